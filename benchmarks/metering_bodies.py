@@ -17,7 +17,7 @@ from benchmarks import metering_shapes
 
 from groundplan.core.errors import Invalid, NotFound
 from groundplan.economics.prices import provider_usage
-from groundplan.ledger.model import Usage, UsageDetails
+from groundplan.ledger.model import Usage
 
 _SHAPES: dict[tuple[str, ...], type[Any]] = {
     ("usage", "prompt_tokens"): provider_usage.ChatUsage,
@@ -53,7 +53,7 @@ _DETAIL_NAMES = {
     "web_searches": "searches",
 }
 CLASSES: Mapping[str, str] = {**_LEDGER_NAMES, **_DETAIL_NAMES}
-"""Name of a class in price lists -> its field of `Usage` or `UsageDetails`."""
+"""Name of a class in price lists -> its field of `Usage` or `FineDetails`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,20 +103,17 @@ def count_by_class(usage: Usage) -> dict[str, int]:
     """Every count that is not zero, by the name of its class in price lists."""
     counts = {name: getattr(usage, field) for name, field in _LEDGER_NAMES.items()}
     if usage.details is not None:
-        counts |= {name: getattr(usage.details, field) for name, field in _DETAIL_NAMES.items()}
+        counts |= {name: getattr(usage.details, field, 0) for name, field in _DETAIL_NAMES.items()}
     return {name: count for name, count in counts.items() if count}
 
 
 def usage_from_classes(counts_by_class: Mapping[str, int]) -> Usage:
     """The inverse of `count_by_class`; counts of unknown classes are dropped."""
-    details = {_DETAIL_NAMES[name]: count for name, count in counts_by_class.items() if name in _DETAIL_NAMES and count}
+    details = {_DETAIL_NAMES[name]: count for name, count in counts_by_class.items() if name in _DETAIL_NAMES}
     counts: dict[str, Any] = {
         _LEDGER_NAMES[name]: count for name, count in counts_by_class.items() if name in _LEDGER_NAMES
     }
-    return Usage(
-        **counts,
-        details=UsageDetails(**details) if details else None,
-    )
+    return Usage(**counts, details=metering_shapes.fine_details(**details))
 
 
 @lru_cache(maxsize=512)

@@ -7,7 +7,27 @@ from __future__ import annotations
 import msgspec
 
 from groundplan.economics.prices.provider_usage import check_plausible, nonzero_details
-from groundplan.ledger.model import Usage
+from groundplan.ledger.model import Usage, UsageDetails
+
+
+class FineDetails(UsageDetails, frozen=True, kw_only=True, omit_defaults=True):
+    """Details with counts that no upstream of the gateway reports."""
+
+    cache_read_video: int = 0
+    input_tools: int = 0
+    """Prompts of tools that the provider ran itself."""
+    input_text_tools: int = 0
+    input_audio_tools: int = 0
+    input_image_tools: int = 0
+    input_video_tools: int = 0
+
+
+def fine_details(**counts: int) -> UsageDetails | None:
+    """Details of these counts, of the ledger's type where that has all that are not zero; None if all are zero."""
+    nonzero = {name: count for name, count in counts.items() if count}
+    if nonzero.keys() <= set(UsageDetails.__struct_fields__):
+        return nonzero_details(**nonzero)
+    return FineDetails(**nonzero)
 
 
 class ByModality(msgspec.Struct, frozen=True):
@@ -48,7 +68,7 @@ class GeminiUsage(msgspec.Struct, frozen=True, rename="camel"):
                 reasoning=thoughts,
                 input_audio=into["audio"] + tooled["audio"],
                 output_audio=out["audio"],
-                details=nonzero_details(
+                details=fine_details(
                     input_tools=tools,
                     **{f"input_{kind}": into[kind] + tooled[kind] for kind in ("text", "image", "video")},
                     **{f"input_{kind}_tools": count for kind, count in tooled.items()},

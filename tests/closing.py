@@ -8,6 +8,11 @@ from collections.abc import Callable
 from groundplan.gateway.http.server import Server
 
 
+def active_requests(server: Server) -> int:
+    """Number of requests that are being answered."""
+    return sum(connection.is_answering for connection in server.connections)
+
+
 async def close(
     listener: asyncio.AbstractServer,
     server: Server,
@@ -20,6 +25,6 @@ async def close(
     listener.close()
     end = server.now() + seconds
     await asyncio.sleep(0)
-    while (server.active_requests or busy()) and server.now() < end:  # noqa: ASYNC110 -- it has a deadline
+    while (active_requests(server) or busy()) and server.now() < end:  # noqa: ASYNC110 -- it has a deadline
         await asyncio.sleep(0.005)
     await server.drain(0)

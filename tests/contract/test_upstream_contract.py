@@ -20,7 +20,8 @@ from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.messages.native import MessagesRelay
 from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.http1_pool import Http1Pool
-from groundplan.testing.scripted import Script, ScriptedModel, answer_text
+from groundplan.testing.scripted import Script, ScriptedModel
+from groundplan.testing.scripted_chat import answer_text
 
 PATIENCE = 20.0
 """Timeout in seconds of steps that take no time, except on a busy machine."""

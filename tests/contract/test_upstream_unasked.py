@@ -95,7 +95,7 @@ async def call_answered_with(
 
 async def wait_until_none_open(pool: Http1Pool) -> None:
     async with asyncio.timeout(PATIENCE):
-        while pool.open_connections:  # noqa: ASYNC110 -- what is waited for has no event
+        while pool._connections:  # noqa: ASYNC110 -- what is waited for has no event
             await asyncio.sleep(0.005)
 
 

@@ -230,7 +230,7 @@ def test_an_unknown_query_parameter_is_refused_with_the_known_ones(control: Cont
     """A mistyped filter would show everything."""
     told = control.ask("GET", "/api/calls?worklod=assistant&limit=5")
     assert (told.status, told.code) == (400, "query_unknown") and "worklod" in told.body["error"]["message"]
-    hint = "It is asked by before, deployment, limit, person, status, workload."
+    hint = "It has: before, deployment, limit, person, status, workload."
     assert told.body["error"]["hint"] == hint
     assert control.ask("GET", "/api/calls?workload=assistant&limit=5").status == 200
     assert control.ask("GET", "/api/status?at=now").status == 200, "where nothing is picked out nothing is mistaken"

@@ -540,7 +540,7 @@ def test_the_command_line_queries_archived_files(conn: Conn, tmp_path: Path, mon
     empty = run("--sql", "SELECT 1")
     assert (
         empty.code == "archive_empty"
-        and empty.hint.startswith(f"Days leave for {tmp_path}")
+        and empty.hint.startswith(f"Days are moved to {tmp_path}")
         and "40 days" in empty.hint
     )
     days.append({"day": str(DAY), "url": str(tmp_path), "calls": 24, "cost_usd": "0"})

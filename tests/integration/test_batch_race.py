@@ -10,9 +10,10 @@ import json
 import os
 import signal
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
@@ -21,6 +22,7 @@ from tests.integration.gateway_stack import Stack, blueprint, deployment, instal
 from tests.integration.test_batch_kill import retry_until_served, run_shipper
 from tests.integration.test_batches import BATCH_RATES, CHAT, LINE, contents, input_lines
 
+from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.gateway.batches import batch_check, batch_store
@@ -28,6 +30,8 @@ from groundplan.gateway.batches.batch_runner import BatchRunner
 from groundplan.gateway.batches.batch_store import BatchLine, ClaimedLine, Connection
 from groundplan.gateway.database import connect
 from groundplan.gateway.files import file_store
+from groundplan.gateway.files.blobs import Blobs
+from groundplan.testing import ManualClock
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script
 
@@ -229,6 +233,68 @@ async def test_cancelling_a_batch_does_not_wait_for_its_start(
                 assert {**json.loads(result), "id": as_here["id"]} == as_here and not ok
             await batch_store.mark_ended(connection, batch, "cancelled", None, None)
             assert not await batch_store.mark_begun(connection, batch, 1, [], 0), "it has ended"
+
+
+class FreshLeases:
+    """Leases whose database was just lost, at the first booking."""
+
+    def __init__(self) -> None:
+        self.booked: list[Any] = []
+
+    async def book_unrequested(self, keys: Any) -> None:
+        self.booked.append(keys)
+        if len(self.booked) == 1:
+            raise psycopg.OperationalError("the connection is lost")
+
+
+@pytest.mark.parametrize("ending", ["batch_cancelled", "batch_expired"])
+async def test_lines_claimed_as_the_database_was_lost_end_with_their_batch(
+    database: Database, tmp_path: Path, ending: str
+) -> None:
+    """Nobody began them, and nobody else may: until this worker ended, their batch did not, and held their money."""
+    worker, clock, leases = new_id(), ManualClock(datetime.now(UTC)), FreshLeases()
+    with psycopg.connect(database.superuser, autocommit=True) as admin:
+        batch = ordered(admin, worker)
+        gateway: Any = SimpleNamespace(
+            epoch=worker, clock=clock, live=SimpleNamespace(catalog=None), running_calls=0,
+            pressure=SimpleNamespace(is_crowded=lambda _: False),
+        )  # fmt: skip
+        nothing: Any = SimpleNamespace()
+        runner = BatchRunner(gateway, cast(Any, leases), nothing, database.urls["gateway"], Blobs(Home(tmp_path)))
+        try:
+            with pytest.raises(psycopg.OperationalError):
+                await runner._advance_batch(batch)
+            assert admin.execute("SELECT state, epoch FROM batch_line").fetchall() == [("running", worker)]
+            if ending == "batch_cancelled":
+                admin.execute("UPDATE batch SET status = 'cancelling', cancelling_at = now()")
+            else:
+                admin.execute("UPDATE batch SET expires_at = now()")
+                clock.advance(60)
+            await runner._advance_batch(batch)
+        finally:
+            await runner.close()
+        assert len(leases.booked) == 2, "the money that came with them is the worker's again"
+        assert admin.execute("SELECT state, ok FROM batch_line").fetchall() == [("done", False)]
+        found = admin.execute("SELECT status, error_file FROM batch").fetchone()
+        assert found is not None and found[0] == ending.removeprefix("batch_")
+        told = json.loads((tmp_path / "files" / str(found[1])).read_text())
+        assert (told["custom_id"], told["error"]["code"]) == ("a", ending)
+
+
+async def test_a_batch_that_was_begun_as_another_worker_ends_it_goes_on(database: Database, tmp_path: Path) -> None:
+    """Cancelled while it was checked: its lines were not there when the other worker looked, and are since. Ended
+    without them, it would hold their money for ever."""
+    nothing: Any = SimpleNamespace()
+    runner = BatchRunner(nothing, nothing, nothing, database.urls["gateway"], Blobs(Home(tmp_path)))
+    with psycopg.connect(database.superuser, autocommit=True) as admin:
+        batch = ordered(admin)
+        admin.execute("UPDATE batch SET status = 'cancelling', cancelling_at = now()")
+        async with await connect(database.urls["gateway"]) as connection:
+            known = await find_batch(connection, batch)
+            await runner._end_batch(known, late=False)
+            assert (await find_batch(connection, batch)).status == "cancelling"
+            await batch_store.end_pending(connection, batch, "batch_cancelled", "it was")
+        assert admin.execute("SELECT state, ok FROM batch_line").fetchall() == [("done", False)]
 
 
 @pytest.mark.parametrize("expires", [False, True])

@@ -296,7 +296,7 @@ def test_a_receipt_lists_what_was_asked_for_its_call(control: Control) -> None:
     assert found["chosen"][0].startswith("It is placed at local: "), "where nothing routes the placement chose"
     why = ask(control, f"/api/why/{own['of']}")
     assert why["facts"]["allocated"] == beside and why["facts"]["attempts"] == found["attempts"]
-    carried = f"It carries {beside['cost_usd']} USD of what is allocated beside the calls of {beside['day']}."
+    carried = f"Its share of the costs allocated on {beside['day']} is {beside['cost_usd']} USD."
     assert {carried, found["chosen"][0]} <= set(why["because"])
 
 

@@ -22,9 +22,10 @@ from tests.integration.test_lease_client import disconnect, patience, until
 from groundplan.blueprint.model import Budget
 from groundplan.core.ids import new_id
 from groundplan.gateway.budgets import grant_store, idle_limits
-from groundplan.gateway.budgets.account import REFILL_WAIT_S
+from groundplan.gateway.budgets.account import REFILL_WAIT_S, Account
+from groundplan.gateway.budgets.grant_connection import Need
 from groundplan.gateway.budgets.lease_client import LeaseClient
-from groundplan.gateway.budgets.leases import CONCURRENT, REQUESTS, TOKENS, Quota, Slices
+from groundplan.gateway.budgets.leases import CONCURRENT, COST, REQUESTS, TOKENS, Quota, Slices
 from groundplan.gateway.budgets.periods import key_at
 from groundplan.gateway.journal import ledger_store
 from groundplan.gateway.journal.journal import Journal
@@ -434,6 +435,17 @@ async def test_a_first_call_under_an_older_blueprint_obeys_the_newest_limit(
         with patience():
             assert await one.take(much, 900, 900)
         assert granted(database, much) <= 1000
+
+
+async def test_a_limit_of_which_any_amount_is_owed_fails_no_other_one(
+    database: Database, tmp_path: Path, wall: Wall
+) -> None:
+    """As after usage that no provider can mean: all limits that are short are asked for together."""
+    asked = [(quota(REQUESTS, 100), 1), (quota(COST, 10**12), 2**63 + 9)]
+    async with worker(database, tmp_path, wall) as one:
+        needs = [Need((each.name, one.span(each)), Account(each, 1), least, least) for each, least in asked]
+        async with one.leases._grants.lock:
+            assert await one.leases._grants.request_limits(needs) == [1, 0]
 
 
 async def test_only_used_limits_are_polled(database: Database, tmp_path: Path, wall: Wall) -> None:

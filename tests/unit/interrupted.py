@@ -15,6 +15,7 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal, Self
 
+from tests.closing import active_requests
 from tests.unit.call_rig import Rig, read_records
 
 from groundplan.core.errors import Unavailable
@@ -220,9 +221,11 @@ def held_resources(rig: Rig) -> HeldResources:
         "keys": sum(not each.answer.done() for each in gateway.idempotent_answers._entries.values()),
         "open calls": gateway.journal.open_calls,
         "files": 0 if gateway.files is None else gateway.files.held,
-        "upstreams": {name: server.active_requests for name, server in rig.upstreams.items() if server.active_requests},
+        "upstreams": {
+            name: active_requests(server) for name, server in rig.upstreams.items() if active_requests(server)
+        },
         "connections": _connections_in_use(gateway),
-        "answering": rig.server.active_requests,
+        "answering": active_requests(rig.server),
     }
     scheduled: Any = loop
     timers = Counter(_timer_name(each) for each in scheduled._scheduled if not each.cancelled())

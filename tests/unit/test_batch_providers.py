@@ -12,7 +12,7 @@ from datetime import timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
-from uuid import UUID
+from uuid import UUID, uuid5
 
 import msgspec
 import pytest
@@ -336,6 +336,39 @@ async def test_a_key_is_sent_to_no_place_but_the_one_that_it_is_declared_for(
         order = order_of(rig, batch, place)
         provider = OrderRunner(rig.gateway, BatchCalls(rig.gateway), shelf, "")._provider_for(order)
         assert (provider._fallback is not None) is asked
+
+
+@pytest.mark.parametrize("stored", [None, "file-1"])
+@pytest.mark.parametrize("away", [False, True])
+async def test_an_input_whose_upload_nobody_heard_the_end_of_is_deleted_at_its_provider(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: str | None, away: bool
+) -> None:
+    """Its worker was killed, or got no answer, and its batch was cancelled before another one went on."""
+    asked: list[str] = []
+
+    async def find_upload(_: Any, filename: str) -> str | None:
+        asked.append(filename)
+        if away:
+            raise ProviderUnavailable("it is away", may_have_acted=False)
+        return "file-2"
+
+    async def delete(_: Any, name: str) -> None:
+        asked.append(name)
+
+    monkeypatch.setattr(OpenAIBatches, "find_upload", find_upload)
+    monkeypatch.setattr(OpenAIBatches, "delete", delete)
+    async with call_rig(tmp_path, ["one"]) as rig:
+        (place,) = rig.plan("assistant").deployments_by_name["one"]
+        batch, shelf = batch_of(rig), Blobs(Home(tmp_path))
+        order = order_of(rig, batch, place, state="new", uploading=True, provider_file=stored, provider_batches=[])
+        shelf.ready()
+        mark = shelf.path(uuid5(order.id, "input"))
+        mark.touch()
+        runner = OrderRunner(rig.gateway, BatchCalls(rig.gateway), shelf, "")
+        await runner._delete_files(order, OpenAIBatches(rig.gateway, place), [])
+        name = f"groundplan-{order.id}.jsonl"
+        assert asked == ([stored] if stored is not None else [name] if away else [name, "file-2"])
+        assert mark.exists() is (away and stored is None), "what is left there is tried again"
 
 
 async def test_what_a_provider_made_is_kept_and_counted_as_any_call(tmp_path: Path) -> None:

@@ -116,5 +116,5 @@ def test_a_variable_that_is_named_almost_as_one_of_ours_is_told(
     monkeypatch.setenv("GROUNDPLAN_DRAIN_SECOND", "600")
     told = json.loads(run("check", str(folder), "--json").stdout)["warnings"]
     assert [(each["code"], each["hint"]) for each in told] == [
-        ("setting_unknown", "Write GROUNDPLAN_DRAIN_SECONDS, or take it out.")
+        ("setting_unknown", "Write GROUNDPLAN_DRAIN_SECONDS, or remove it.")
     ]

@@ -58,8 +58,8 @@ REFUSED = {
     "chat": chat._REFUSED_FIELDS | body.REDIRECTING_FIELDS,
     "responses": responses._REFUSED_FIELDS | body.REDIRECTING_FIELDS,
     "completions": completions._REFUSED_FIELDS | body.REDIRECTING_FIELDS,
-    "images": images._REFUSED_FIELDS,
-    "edits": images._REFUSED_FIELDS,
+    "images": images.REFUSED_FIELDS,
+    "edits": images.REFUSED_FIELDS,
     "messages": messages._REFUSED_FIELDS | body.REDIRECTING_FIELDS,
 }
 

@@ -80,9 +80,9 @@ def test_what_cannot_be_made_anew_is_refused_by_its_name(
 @pytest.mark.parametrize(
     ("left", "says"),
     [
-        (b"c2lnbmF0dXJlLW9m", "the part that is left is of this database"),
-        (b"c2lnbmF0dXJlLW9m 2026-12-0", "the part that is left is of this database"),
-        (GARBAGE, "says of none which"),
+        (b"c2lnbmF0dXJlLW9m", "its readable part names this database"),
+        (b"c2lnbmF0dXJlLW9m 2026-12-0", "its readable part names this database"),
+        (GARBAGE, "does not identify a database"),
     ],
 )
 def test_a_start_says_that_the_file_of_the_database_is_damaged_and_not_that_the_database_is_another(

@@ -308,6 +308,40 @@ async def test_a_key_for_which_nothing_was_sent_is_free_on_all_workers(tmp_path:
         each.close()
 
 
+async def test_a_key_of_a_full_file_is_free_where_nothing_was_sent(tmp_path: Path) -> None:
+    """It is taken back where it was written: another file says nothing of it."""
+    first, second, late = open_answers(tmp_path), open_answers(tmp_path), NOW + idempotency.FILE_SECONDS
+    await first.begin(ONE, BODY, NOW)
+    assert first.claim(ONE, NOW) == []
+    await first.begin(TWO, BODY, late)
+    assert first.claim(TWO, late) == [] and len([*tmp_path.iterdir()]) == 3, "it began the next file"
+    first.release(ONE)
+    await second.begin(ONE, BODY, late)
+    assert second.claim(ONE, late) == []
+    assert second.claim(TWO, late) == [HOLDER]
+    first.close()
+    second.close()
+
+
+async def test_a_key_that_could_not_be_synced_is_free(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its request was refused before anything was sent, and comes again, to any worker."""
+    first, second = open_answers(tmp_path), open_answers(tmp_path)
+
+    def failing(_: int) -> None:
+        raise OSError(errno.EIO, "no")
+
+    await first.begin(ONE, BODY, NOW)
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "fdatasync", failing)
+        with pytest.raises(Unavailable):
+            await first.claim_durably(ONE, NOW)
+    first.release(ONE)
+    await second.begin(ONE, BODY, NOW)
+    assert second.claim(ONE, NOW) == []
+    first.close()
+    second.close()
+
+
 async def test_a_worker_gives_its_answers_to_another_only_with_the_token(tmp_path: Path) -> None:
     first, second = IdempotentAnswers(tmp_path, new_id(), NOW), open_answers(tmp_path)
     desk = AnswerServer(first)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 from tests.integration.gateway_stack import deployment
-from tests.unit.call_rig import call_rig, reliability
-from tests.unit.raw_upstream import post
+from tests.unit.call_rig import call_rig, read_records, reliability, wait_until
+from tests.unit.raw_upstream import json_response, post, tcp_server
 
 from groundplan.blueprint.model import ProviderKey, Rates
 from groundplan.gateway.app import told_health
@@ -18,6 +18,7 @@ from groundplan.gateway.call.attempts.sequence import AttemptSequence
 from groundplan.gateway.telemetry.exposition import render
 from groundplan.gateway.upstream.health import FORGET_SECONDS, SLOW_SAMPLES, Health
 from groundplan.gateway.upstream.latency import MIN_SAMPLES, LatencyEstimates
+from groundplan.ledger.model import Settlement
 from groundplan.testing.metrics import families
 
 ONE, TWO, THREE = (deployment(name, 1) for name in ("one", "two", "three"))
@@ -158,6 +159,36 @@ async def test_counting_tokens_does_not_change_a_deployments_health(tmp_path: Pa
         assert rig.gateway.latencies.of("one", False).peak == 0.0
         assert rig.gateway.loads.of(rig.plan("assistant").deployments_by_name["one"][0])._answers >= 3
         assert rig.gateway.loads.of(rig.plan("assistant").deployments_by_name["one"][0])._usual_us == 0.0
+
+
+async def test_a_hedge_that_cannot_count_tokens_is_no_deployment_failure(tmp_path: Path) -> None:
+    """Many have no such path, and the times of those that have one are no times of answers."""
+    go = asyncio.Event()
+
+    async def count_late(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        await go.wait()
+        writer.write(json_response(b'{"input_tokens":7}'))
+        await writer.drain()
+
+    more = {name: {"api": "anthropic", "billing_on_cancel": "full"} for name in ("one", "two")}
+    hedged = {"assistant": reliability(hedge={"after_ms": 20, "at_most": 1.0})}
+    async with tcp_server(count_late) as port:
+        async with call_rig(tmp_path, ["one", "two"], more=more, workloads=hedged, ports={"one": port}) as rig:
+            rig.play("two", mode="error", status=404, only="POST /v1/messages/count_tokens")
+            body: dict[str, Any] = {"model": "auto", "messages": [{"role": "user", "content": "a b c"}]}
+            asked = asyncio.ensure_future(post(rig, "/v1/messages/count_tokens", body))
+            folder = rig.gateway.journal.folder
+            await wait_until(lambda: any(isinstance(each, Settlement) for each in read_records(folder)))
+            go.set()
+            reply = await asked
+            assert reply.status == 200 and reply.json["input_tokens"] == 7, reply.body
+            assert "two" not in rig.gateway.health._failures
+            rig.play("two")
+            go.clear()
+            reply = await post(rig, "/v1/messages/count_tokens", body)
+            assert reply.status == 200 and reply.json["input_tokens"] == 7, reply.body
+            assert rig.gateway.latencies.of("one", False).peak == 0.0
 
 
 @pytest.mark.parametrize("retry_after", [None, "30"])

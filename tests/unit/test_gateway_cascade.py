@@ -21,6 +21,7 @@ from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.policy.client_address import networks
+from groundplan.gateway.routing import cascade
 from groundplan.ledger.model import Finish, Reservation, Settlement
 from groundplan.testing.journal import replay
 
@@ -225,6 +226,17 @@ async def test_a_judge_that_is_silent_leaves_time_for_the_others(tmp_path: Path)
     judged, call = sorted(ends, key=lambda end: end.deployment == "large")
     assert "its checks took too long" in decode_route(call)["reason"]
     assert [s.outcome for each, s in attempts if each == judged.call] == ["cancelled"], "it is in the books"
+
+
+async def test_an_answer_that_cannot_be_streamed_is_not_given_as_an_empty_stream(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with call_rig(tmp_path, ("small", "large"), workloads=declared(schema=SCHEMA, give=True)) as rig:
+        rig.play("large", mode="error", status=500)
+        monkeypatch.setattr(cascade, "_events", lambda *_: None)
+        reply, stream = await rig.chat(), await rig.stream()
+    assert (reply.status, "You asked" in text(reply.body)) == (200, True)
+    assert (stream.status, stream.done) == (503, False)
 
 
 @pytest.mark.parametrize("give", [True, False])

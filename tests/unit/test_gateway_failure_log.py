@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from uuid import uuid4
 
@@ -42,6 +43,29 @@ async def test_a_waiting_write_is_logged_once_while_it_waits(caplog: pytest.LogC
         facts.away = False
         await facts.flush()
         assert not facts.waiting
+
+
+async def test_what_comes_after_an_unexpected_error_is_written(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Else nothing more is written for as long as the worker runs, and nobody is told."""
+    facts, written = Beside("facts", 10), asyncio.Event()
+    facts.interval_seconds = 0.005
+    tries = iter((ZeroDivisionError, ZeroDivisionError, None))
+
+    async def put(_: Sequence[int]) -> None:
+        if (error := next(tries)) is not None:
+            raise error
+        written.set()
+
+    monkeypatch.setattr(facts, "put", put)
+    facts.add(1)
+    writing = asyncio.create_task(facts.run())
+    async with asyncio.timeout(10):
+        await written.wait()
+    writing.cancel()
+    await asyncio.wait([writing])
+    assert not facts.waiting and [each.getMessage() for each in caplog.records] == ["facts are not written"]
 
 
 async def test_waiting_writes_of_every_part_of_a_worker_are_logged_once(caplog: pytest.LogCaptureFixture) -> None:

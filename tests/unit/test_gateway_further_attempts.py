@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from datetime import date
 from pathlib import Path
@@ -28,9 +28,11 @@ from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
 from groundplan.core.money import PICO
 from groundplan.gateway.call import pipeline, steps
+from groundplan.gateway.call.attempts import attempt
 from groundplan.gateway.call.attempts.reserve import reserve_locally
 from groundplan.gateway.call.attempts.retry import retry_delay
 from groundplan.gateway.http.body_stream import HIGH_WATER
+from groundplan.gateway.offload import in_thread
 from groundplan.gateway.policy.approved import approved_of
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.upstream import service_restart
@@ -259,6 +261,32 @@ async def test_nothing_is_sent_once_it_is_stopped_revoked_or_kept_elsewhere_whil
         await rig.books()
 
 
+@pytest.mark.parametrize("is_pooled", [False, True])
+@pytest.mark.parametrize(("what", "code"), [*CHANGES, ("deployment/one", "upstream_failed")])
+async def test_a_large_request_is_not_sent_once_it_is_stopped_while_it_is_encoded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, what: str, code: str, is_pooled: bool
+) -> None:
+    """It may wait for a thread, also where a connection is open."""
+    async with call_rig(tmp_path, ["one"]) as rig:
+        live: Any = rig.gateway.live
+        if what == "an approval":
+            approve(live)
+        if is_pooled:
+            assert (await rig.chat()).status == 200
+
+        async def encode_slowly(work: Callable[[], bytes]) -> bytes:
+            data = await in_thread(work)
+            change_admission(live, what)
+            return data
+
+        monkeypatch.setattr(attempt, "READ_BYTES", 0)
+        monkeypatch.setattr(attempt, "in_thread", encode_slowly)
+        reply = await rig.chat()
+        assert (reply.code, rig.models["one"].counted) == (code, int(is_pooled)), reply.body
+        assert not rig.gateway.health._failures
+        await rig.books()
+
+
 def change_while_connecting(rig: Rig, name: str, what: str) -> None:
     """Let live policy change while a connection to the deployment is made."""
     places = rig.plan("assistant").deployments_by_name["auto"]
@@ -350,6 +378,21 @@ async def test_a_deployment_whose_kill_is_lifted_meanwhile_is_not_asked_without_
         monkeypatch.setattr(steps, "reserve_locally", reserved)
         reply = await rig.chat()
         assert (reply.status, reply.json["groundplan"]["deployment"]) == (200, "two"), reply.body
+        await rig.books()
+
+
+async def test_an_attempt_that_fails_here_before_it_is_sent_costs_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise RuntimeError("nobody foresaw it")
+
+    monkeypatch.setattr(attempt, "encode_request", fail)
+    async with call_rig(tmp_path, ["one"]) as rig:
+        reply = await rig.chat()
+        assert (reply.status, reply.code, rig.models["one"].counted) == (503, "internal_error", 0)
+        (only,) = await rig.settlements()
+        assert (only.outcome, only.cost) == ("not_billed", 0)
         await rig.books()
 
 
@@ -547,14 +590,14 @@ async def test_a_new_connection_is_closed_if_nothing_may_be_sent_any_more(
         pool: Any = rig.gateway.targets.of(rig.plan("assistant").deployments_by_name["auto"][0]).pool
 
         def stood(_: float) -> float:
-            made.append(pool.open_connections)
-            live.seconds = 1e6 if pool.open_connections else 0.0
-            return float(pool.open_connections)
+            made.append(len(pool._connections))
+            live.seconds = 1e6 if pool._connections else 0.0
+            return float(len(pool._connections))
 
         monkeypatch.setattr(rig.gateway.stalls, "stalled_seconds", stood)
         reply = await rig.chat()
         assert (reply.status, reply.code) == (503, "policy_lease_expired") and 1 in made
-        await wait_until(lambda: not pool.open_connections)
+        await wait_until(lambda: not pool._connections)
         assert rig.models["one"].counted == 0
         await rig.books()
 

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from tests.unit.call_rig import Rig, call_rig, read_records, reliability, upstream, wait_until
+from tests.unit.call_rig import BOUND, Rig, call_rig, read_records, reliability, upstream, wait_until
 from tests.unit.raw_upstream import ANSWER, DONE, END, HI, ROLE, STREAM_HEAD, chunk, encode_events, tcp_server
 from tests.unit.test_gateway_resume_surfaces import SURFACES, TEXT
 
@@ -245,6 +245,33 @@ async def test_a_broken_stream_may_be_resumed_by_the_loser_of_the_race(tmp_path:
         assert stream.facts["deployment"] == loser
         found = sorted(await rig.settlements(), key=lambda s: s.attempt)
         assert sorted(s.outcome for s in found[:2]) == ["cancelled", "failed"] and found[2].outcome == "ok"
+        await rig.books()
+
+
+@pytest.mark.parametrize(("script", "flags"), [({"tokens": 20}, ["hedge"]), ({"mode": "cut"}, ["hedge", "no_usage"])])
+async def test_a_drained_loser_keeps_its_bound_while_the_stream_is_resumed(
+    tmp_path: Path, script: dict[str, Any], flags: list[str]
+) -> None:
+    """It was asked for the whole answer, of which the rest may cost less: it is not above its bound, nor charged
+    less."""
+    rules = {"assistant": reliability(on_broken_stream="resume", hedge=HEDGE)}
+    more = {"two": {"billing_on_cancel": "drain"}}
+    async with call_rig(tmp_path, ("one", "two"), more=more, workloads=rules) as rig:
+        gates = {name: rig.hold(name) for name in ("one", "two")}
+        rig.play("one", mode="cut", at=2, chunk_ms=3)
+        rig.play("two", times=1, **script)
+        asked = asyncio.ensure_future(rig.stream())
+        await wait_until(lambda: rig.models["two"].counted == 1)
+        gates["one"].release()
+        await wait_until(lambda: rig.models["two"].counted == 2)
+        gates["two"].release()
+        await wait_until(lambda: not rig.gateway.background)
+        gates["two"].release()
+        stream = await asked
+        assert stream.done and not stream.errors, stream.raw
+        assert not rig.gateway.live.policy.kills, "the workload is stopped, as if a bound had been exceeded"
+        loser = next(s for s in await rig.settlements() if s.attempt == 1)
+        assert (loser.outcome, loser.cost, loser.flags) == ("cancelled", BOUND, flags)
         await rig.books()
 
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gzip
+import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 
 import pytest
-from tests.closing import close
+from tests.closing import active_requests, close
 from tests.unit.call_rig import wait_until
 
 from groundplan.gateway.http.errors import refusal_body
@@ -143,6 +144,13 @@ async def test_request_smuggling_finds_no_second_request(server: RunningServer, 
     assert answer.startswith((b"HTTP/1.1 400 ", b"HTTP/1.1 405 ")), answer
     assert answer.count(b"HTTP/1.1 4") == 1
     assert server.targets == []
+
+
+async def test_what_its_head_was_refused_for_is_told_instead_of_100_continue(server: RunningServer) -> None:
+    """A client that waits with its body sends it on that word, and it would be thrown away."""
+    waits = head("expect: 100-continue", "authorization: Bearer a", "authorization: Bearer b", "content-length: 4")
+    answer = await send(server, waits)
+    assert answer.startswith(b"HTTP/1.1 400 ") and b"duplicate_header" in answer and server.targets == []
 
 
 async def test_chunk_extensions_are_ignored(server: RunningServer) -> None:
@@ -443,10 +451,41 @@ async def test_clients_that_do_not_read_answers_block_no_new_clients(server: Run
     takes_none = await opened(server, head("content-length: 0", target="/large"), 8)
     for _, writer in takes_none:
         writer.transport.pause_reading()  # type: ignore[attr-defined]
-    await wait_until(lambda: len(server.targets) == 8 and server.server.active_requests == 0)
+    await wait_until(lambda: len(server.targets) == 8 and active_requests(server.server) == 0)
     for _ in range(20):
         assert (await send(server, GOOD)).endswith(b"ok:hi")
     ended(takes_none)
+
+
+async def have_answered(server: RunningServer, client: socket.socket, request: bytes) -> None:
+    """Send a request, and wait until it is answered; the client reads nothing."""
+    before = len(server.targets)
+    await asyncio.get_running_loop().sock_sendall(client, request)
+    await wait_until(lambda: len(server.targets) > before and not active_requests(server.server))
+
+
+async def test_clients_that_leave_the_end_of_an_answer_unread_block_no_new_clients(server: RunningServer) -> None:
+    """Less than makes the server wait, so that it has nothing to wait for."""
+    loop = asyncio.get_running_loop()
+    leave_rest = [socket.socket() for _ in range(8)]
+    for each in leave_rest:
+        each.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        each.setblocking(False)
+        await loop.sock_connect(each, ("127.0.0.1", server.port))
+    await wait_until(lambda: len(server.server.connections) == 8)
+    transports = [connection.transport for connection in server.server.connections]
+    for transport in transports:
+        assert transport is not None
+        transport.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
+        port = transport.get_extra_info("peername")[1]
+        client = next(each for each in leave_rest if each.getsockname()[1] == port)
+        while transport.get_write_buffer_size() < 12_000:
+            await have_answered(server, client, head("content-length: 9000") + b"a" * 9000)
+    assert all(connection.paused is None for connection in server.server.connections)
+    for _ in range(20):
+        assert (await send(server, GOOD)).endswith(b"ok:hi")
+    for each in leave_rest:
+        each.close()
 
 
 async def test_the_longest_idle_connection_is_closed_and_new_ones_stay() -> None:

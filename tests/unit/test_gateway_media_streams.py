@@ -272,6 +272,12 @@ async def test_events_of_images_have_names(painter: Media) -> None:
         ({"num_outputs_per_prompt": 4}, "field_unsupported"),
         ({"image_url": "http://127.0.0.1/secret.png"}, "field_unsupported"),
         ({"image": ["http://127.0.0.1/secret.png"]}, "field_unsupported"),
+        ({"file": "http://127.0.0.1/secret.png"}, "field_unsupported"),  # which LocalAI fetches
+        ({"files": ["http://127.0.0.1/secret.png"]}, "field_unsupported"),
+        ({"ref_images": ["http://127.0.0.1/secret.png"]}, "field_unsupported"),
+        ({"Image_URLs": ["http://127.0.0.1/secret.png"]}, "duplicate_key"),
+        ({"Num_Images": 4}, "duplicate_key"),
+        ({"Size": "4096x4096"}, "duplicate_key"),
     ],
 )
 async def test_what_has_no_bound_is_refused_by_name(painter: Media, more: dict[str, Any], code: str) -> None:

@@ -74,6 +74,30 @@ async def test_a_repetition_is_trimmed(rig: Rig) -> None:
     await rig.books()
 
 
+async def test_a_resumed_stream_goes_on_once_its_reservation_is_durable(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where its first words are held back, since they may be a repetition."""
+    journal, reserved, awaited = rig.gateway.journal, list[int](), list[int]()
+    reserve, durable = journal.reserve, journal.durable
+
+    def note_reservation(*given: Any, **more: Any) -> int:
+        reserved.append(reserve(*given, **more))
+        return reserved[-1]
+
+    def note_wait(sequence: int, **more: Any) -> asyncio.Future[None] | None:
+        awaited.append(sequence)
+        return durable(sequence, **more)
+
+    monkeypatch.setattr(journal, "reserve", note_reservation)
+    monkeypatch.setattr(journal, "durable", note_wait)
+    words = " ".join(f"word{n}" for n in range(12))
+    rig.play("one", mode="cut", at=9, chunk_ms=3)
+    rig.play("two", overlap=30)
+    one_stream(await rig.stream(messages=[{"role": "user", "content": words}]), f"You asked: {words}")
+    assert len(reserved) == 2 and set(reserved) <= set(awaited)
+
+
 async def test_usage_is_the_sum_of_all_attempts(rig: Rig) -> None:
     rig.play("one", mode="cut", chunk_ms=3)
     stream = await rig.stream(stream_options={"include_usage": True})

@@ -231,6 +231,20 @@ async def test_a_stream_of_any_surface_is_resumed_again(tmp_path: Path, kind: st
         assert len(await rig.settlements()) == 3
 
 
+@pytest.mark.parametrize("kind", ["responses", "responses by chat"])
+async def test_the_error_of_a_resumed_response_is_numbered_after_its_last_event(tmp_path: Path, kind: str) -> None:
+    surface = SURFACES[kind]
+    async with surface_rig(tmp_path, surface, names=("one", "two")) as rig:
+        for name in ("one", "two"):
+            rig.play(name, mode="cut", chunk_ms=2, at=surface.leading_events + 1)
+        got = await surface.stream(rig)
+        assert got.event_types[-1] == "error" and len(await rig.settlements()) == 2, got.events
+        numbers = [event["sequence_number"] for event in got.events if "sequence_number" in event]
+        assert numbers == sorted(set(numbers)) and numbers[-1] == got.events[-1]["sequence_number"]
+        continued = [event["sequence_number"] for event in got.events[-2:] if "sequence_number" in event]
+        assert continued[-1] == continued[0] + len(continued) - 1, "right after the last one that the client has"
+
+
 @pytest.mark.parametrize("kind", ["responses", "responses by chat", "messages", "messages by chat"])
 async def test_a_tool_call_of_any_surface_that_has_begun_is_never_continued(tmp_path: Path, kind: str) -> None:
     surface = SURFACES[kind]
@@ -459,6 +473,21 @@ async def test_what_goes_on_thinks_no_more_than_it_may_answer(tmp_path: Path, le
         sent = json.loads(asked.body)
         assert (sent["max_tokens"], sent.get("thinking")) == (left, thinking if kept else None)
         assert INSTRUCTION in json.dumps(sent)
+
+
+@pytest.mark.parametrize(("most", "status"), [(4096, 200), (12, 400)])
+async def test_a_thinking_budget_needs_a_deployment_with_room_for_the_answer(
+    tmp_path: Path, most: int, status: int
+) -> None:
+    """The first one may answer less than that: the call is refused only if the other one does not have the room
+    either."""
+    surface, thinking = SURFACES["messages"], {"type": "enabled", "budget_tokens": 12}
+    more = {name: {**surface.settings, "max_output_tokens": cap} for name, cap in (("one", 12), ("two", most))}
+    async with call_rig(tmp_path, more=more) as rig:
+        got = await surface.stream(rig, thinking=thinking)
+        assert got.status == status, got.events
+        assert (rig.models["one"].counted, rig.models["two"].counted) == (0, int(status == 200))
+        await rig.books()
 
 
 async def test_without_a_budget_for_it_no_surface_goes_on(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.closing import close
+from tests.closing import active_requests, close
 from tests.unit.call_rig import wait_until
 
 from groundplan.gateway.app import connections
@@ -329,7 +329,7 @@ async def test_a_client_that_leaves_the_end_of_an_answer_unread_is_cut_off(runni
         with socket.socket(fileno=os.dup(connection.transport.get_extra_info("socket").fileno())) as ours:
             ours.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4096)
         await loop.sock_sendall(client, post(path="/some"))
-        await wait_until(lambda: running.seen.requests != [] and running.server.active_requests == 0)
+        await wait_until(lambda: running.seen.requests != [] and active_requests(running.server) == 0)
         assert connection.transport.get_write_buffer_size() and connection.paused is None
         await wait_until(lambda: not running.server.connections)
 
@@ -357,7 +357,7 @@ async def test_a_client_that_reads_no_answer_gets_no_further_one(running: Runnin
     writer.transport.pause_reading()  # type: ignore[attr-defined]
     ask = post(path="/whole", close=False)
     writer.write(ask * 3 if together else ask)
-    await wait_until(lambda: running.seen.requests != [] and running.server.active_requests == 0)
+    await wait_until(lambda: running.seen.requests != [] and active_requests(running.server) == 0)
     if not together:
         writer.write(ask * 2)
     await asyncio.sleep(0.3)
@@ -387,7 +387,7 @@ async def test_malformed_data_after_requests_is_reported_after_their_answers(run
     reader, writer = await asyncio.open_connection("127.0.0.1", running.port, limit=1024)
     writer.transport.pause_reading()  # type: ignore[attr-defined]
     writer.write(post(path="/whole", close=False) * 2 + b"\x00\x01garbage\r\n\r\n")
-    await wait_until(lambda: running.seen.requests != [] and running.server.active_requests == 0)
+    await wait_until(lambda: running.seen.requests != [] and active_requests(running.server) == 0)
     await asyncio.sleep(0.1)
     writer.transport.resume_reading()  # type: ignore[attr-defined]
     taken = await asyncio.wait_for(reader.read(), 20)
@@ -604,9 +604,9 @@ async def test_a_slow_head_and_a_slow_body_are_cut_off(hasty: Running) -> None:
 async def test_a_client_that_goes_away_cancels_its_call(running: Running) -> None:
     _, writer = await asyncio.open_connection("127.0.0.1", running.port)
     writer.write(post(path="/wait"))
-    await wait_until(lambda: running.server.active_requests == 1 and running.seen.requests != [])
+    await wait_until(lambda: active_requests(running.server) == 1 and running.seen.requests != [])
     writer.transport.abort()
-    await wait_until(lambda: running.seen.cancelled == 1 and running.server.active_requests == 0)
+    await wait_until(lambda: running.seen.cancelled == 1 and active_requests(running.server) == 0)
 
 
 async def test_an_unanswered_request_closes_the_connection(running: Running) -> None:
@@ -617,7 +617,7 @@ async def test_a_client_that_reads_nothing_pauses_the_writer_and_is_dropped(hast
     reader, writer = await asyncio.open_connection("127.0.0.1", hasty.port, limit=1024)
     writer.write(post(path="/big"))
     await wait_until(lambda: hasty.seen.written > 0)
-    await wait_until(lambda: hasty.server.active_requests == 0)
+    await wait_until(lambda: active_requests(hasty.server) == 0)
     assert hasty.seen.written < 900
     writer.close()
     del reader

@@ -181,6 +181,15 @@ def test_varying_fields_of_a_frame_cannot_hide_data(more: dict[str, Any], where:
     assert alike.framed_text_bytes(frame(encode_events(hidden))) == alike.text_bytes(encode_events(hidden)) == -1
 
 
+@pytest.mark.parametrize("more", [{}, NOISY])
+def test_a_text_without_its_end_is_no_frame(more: dict[str, Any]) -> None:
+    """The mark that begins a text must not be taken for the one that ends it, too."""
+    alike = ChunkTemplate.of(chunk({"content": "a"}, **more))
+    assert alike is not None
+    sent = encode_events(chunk({"content": ""}, **more).replace(b'"content": ""', b'"content": "'))
+    assert alike.framed_text_bytes(frame(sent)) == alike.text_bytes(sent) == -1
+
+
 def test_frames_of_every_length_agree_with_the_parser() -> None:
     alike = ChunkTemplate.of(chunk({"content": "a"}))
     assert alike is not None

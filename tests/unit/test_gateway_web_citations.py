@@ -53,7 +53,7 @@ IN_RESPONSES = [
     {"type": "url_citation", **PAGE},
     {"type": "url_citation", **BARE, "title": "", "start_index": 0, "end_index": 0},
 ]
-IN_MESSAGES = [
+IN_MESSAGES: list[dict[str, Any]] = [
     {"type": "web_search_result_location", "url": PAGE["url"], "title": "A", "cited_text": "", "encrypted_index": ""},
     {"type": "web_search_result_location", **BARE, "title": None, "cited_text": "", "encrypted_index": ""},
 ]

@@ -12,6 +12,7 @@ from groundplan.core.errors import Invalid
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.guard import media
 from groundplan.gateway.http.server import Request
+from groundplan.gateway.surfaces import image_forms
 from groundplan.gateway.surfaces.moderations import MODERATIONS
 from groundplan.gateway.surfaces.transcriptions import SAMPLES
 from groundplan.gateway.surfaces.upload import MAX_KEPT_BYTES, Upload
@@ -187,6 +188,27 @@ async def test_a_field_that_is_there_several_times_is_looked_at_each_time() -> N
     assert (
         sent.count("\r\n\r\n9\r\n") == 1 and "é" in sent and upload.texts[1] == "9" and EMAIL not in str(upload.texts)
     )
+
+
+@pytest.mark.parametrize("large", [False, True])
+@pytest.mark.parametrize("name", ["N", "Model", "N[]", "Image", "URL", "Image_URL"])
+async def test_a_field_of_a_form_is_written_in_small_letters(name: str, large: bool) -> None:
+    """To parsers of forms in .NET, and to many in Go, `N` is `n`."""
+    upload = Upload(frozenset({"model", "n", "image_url"}), (1, frozenset({"image"})))
+    file, field = ("image", "a.png", b"x" * (MAX_KEPT_BYTES + 1 if large else 1)), (name, None, b"10")
+    with pytest.raises(Invalid, match=f"'{name.removesuffix('[]')}' is ") as caught:
+        await upload.begin(form(file, field))
+        [piece async for piece in upload.pieces("up", b"b", {})]
+    assert caught.value.code == "duplicate_key" and upload.whole is not large
+
+
+@pytest.mark.parametrize("name", ["images", "image_urls[]", "ref_images[0]", "svg[model]"])
+async def test_what_is_refused_before_a_large_image_is_refused_behind_it(name: str) -> None:
+    upload = Upload(image_forms._DECISIVE_FIELDS, (1, frozenset({"image"})))
+    await upload.begin(form(("image", "a.png", b"x" * (MAX_KEPT_BYTES + 1)), (name, None, b"http://127.0.0.1/")))
+    with pytest.raises(Invalid) as caught:
+        [piece async for piece in upload.pieces("up", b"b", {})]
+    assert caught.value.code == "field_after_file"
 
 
 @pytest.mark.parametrize(

@@ -205,6 +205,8 @@ def test_the_verdict_counts_and_names_places() -> None:
     assert finding_places(verdict, NEEDED, "virtual keys") and finding_places(verdict, CHANGED, "supports_vision")
     assert finding_places(verdict, NEEDED, "assistant")
     assert finding_places(verdict, NO_OWNER, "far") == ["more.yaml:2"]
+    each_attempt = f"config.yaml:{line('timeout: 45.5')}"
+    assert each_attempt in finding_places(verdict, CHANGED, "timeout")
     assert all(f.here and f.where.line > 0 for f in verdict.findings)
 
 
@@ -315,6 +317,8 @@ general_settings: {global_max_parallel_requests: 64}
     assert pair.concurrent == 8 and limits["company"].concurrent == 64
     assert [(rate.amount, rate.period) for rate in limits["deployment/pair-groq"].cost] == [(5 * PICO, "day")]
     assert verdict.counts()[NO_EQUAL] == 0
+    for key in ("rpm", "tpm"):  # by which the peer only weighs, so that a limit is something else
+        assert finding_places(verdict, CHANGED, key) and not finding_places(verdict, CARRIED, key)
     assert plan(load_files(verdict.files), None, today=TODAY).refusals == ()
 
 
@@ -354,7 +358,7 @@ def test_what_the_proxy_itself_does_not_read_is_left_out_and_told() -> None:
     verdict = imported(text)
     for section, keys in wrong.items():
         assert all(finding_places(verdict, NO_EQUAL, f"{section}.{key}") for key in keys)
-    assert finding_places(verdict, SECRET, "model_info.api_key") and finding_places(verdict, CARRIED, "rpm")
+    assert finding_places(verdict, SECRET, "model_info.api_key") and finding_places(verdict, CHANGED, "rpm")
     (limit,) = validate_files(verdict.files, known_price=known).limits.values()
     assert [(rate.amount, rate.period) for rate in limit.requests] == [(5, "minute")]
 
@@ -995,6 +999,21 @@ def test_half_a_price_is_not_told_as_carried_over() -> None:
 )  # fmt: skip
 def test_an_answer_is_as_long_as_the_file_says(info: str, most: int) -> None:
     assert deployed("{model: openai/gpt-4o}", info).max_output == most
+
+
+@pytest.mark.parametrize("routers", ["[{a: [b]}]", "[]"])
+def test_fallbacks_in_two_sections_are_those_that_the_proxy_takes(routers: str) -> None:
+    """It takes the list of `router_settings`, unless that is empty, and nothing of the other one beside it."""
+    text = models(a="{model: openai/gpt-4o}", b="{model: openai/o3}", c="{model: openai/gpt-4.1}")
+    text += f"\nrouter_settings: {{fallbacks: {routers}, default_fallbacks: [c]}}\n"
+    text += "litellm_settings: {fallbacks: [{b: [a]}, {a: [c]}]}\n"
+    verdict = imported(text, owners={"": "a@b.example"})
+    workloads = validate_files(verdict.files, known_price=known).workloads
+    taken, told = [list(workloads[name].fallbacks) for name in "ab"], finding_places(verdict, NO_EQUAL, ".fallbacks")
+    if routers == "[]":
+        assert (taken, told) == ([["c-openai"], ["a-openai"]], [])
+    else:
+        assert (taken, told) == ([["b-openai"], ["c-openai"]], ["config.yaml:6"])
 
 
 def test_fallbacks_that_come_to_nothing_are_not_told_as_carried_over() -> None:

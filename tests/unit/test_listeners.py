@@ -104,7 +104,7 @@ def test_doctor_says_how_long_the_certificate_holds(tmp_path: Path, days: int, s
     assert bool(health.certificate_problems(ServerFiles(cert, key), now)) is (state != "ok")
     key.write_text("")
     (told,) = health.certificate_problems(ServerFiles(cert, key), now)
-    assert "cannot be used" in told and "one that starts serves nobody" in told
+    assert "cannot be used" in told and "a worker that starts cannot serve" in told
     assert [check.state for check in _check_certificate(Home(tmp_path), settings)] == ["bad"]
     assert list(_check_certificate(Home(tmp_path), PLAIN)) == []
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from contextlib import suppress
 from datetime import timedelta
@@ -163,6 +164,29 @@ async def test_policy_is_outdated_after_a_virtual_machine_was_paused(tmp_path: P
     assert view.age() == 600.5
     clock.set_now(clock.now() - timedelta(hours=1))
     assert view.age() == 0.5
+
+
+async def test_policy_that_changes_while_it_is_loaded_is_confirmed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where keys are made faster than a busy PostgreSQL answers: each load has what was there before it began."""
+    clock, ages = ManualClock(), list[float]()
+    view: Any = LiveView("", Home(tmp_path), new_id(), clock, Slices())
+    view._is_new_connection = False
+
+    async def beat(*_: Any) -> list[bytes]:
+        ages.append(view.age())
+        newest = min(len(ages), 100)
+        return [b"%d" % newest, b"0", b"%f" % clock.seconds()]
+
+    async def load(*_: Any) -> None:
+        clock.advance(2.0)
+        view.policy = dataclasses.replace(view.policy, number=len(ages))
+
+    monkeypatch.setattr(view, "_load_policy", load)
+    await view.refresh(SimpleNamespace(connection=None, execute=beat))
+    assert view.policy.number == 100 and view.is_following
+    assert ages == [float("inf"), *[2.0] * 100], "since before each load"
 
 
 async def test_a_clock_differing_from_postgresqls_is_reported_once(

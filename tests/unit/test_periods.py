@@ -100,9 +100,14 @@ def test_dated_budgets_have_the_periods_of_each(
 def test_what_does_not_end_says_so() -> None:
     assert periods.ends("total") is None and periods.begins("now") is None
     assert periods.next_key("total", "", "UTC", "total") is None
-    assert "does not renew" in periods.end_text("total")
-    assert periods.end_text("2026-11-25T14:33") == "2026-11-25 14:34 UTC"
-    assert periods.end_text("2026-11") == "2026-12-01 UTC"
+
+
+@pytest.mark.parametrize(
+    ("period", "text"), [("2026-11-25T14:33", "2026-11-25 14:34 UTC"), ("2026-11", "2026-12-01 UTC")]
+)
+def test_a_hint_tells_the_end_of_a_period_in_utc(period: str, text: str) -> None:
+    end = periods.ends(period)
+    assert end is not None and periods.end_text(end) == text
 
 
 @given(

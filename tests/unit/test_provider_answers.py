@@ -19,12 +19,11 @@ from any_llm.types.completion import (
 )
 from google.genai.types import EmbedContentResponse
 
-from groundplan.gateway.upstream.translation.answers import (
-    ChunkConverter,
+from groundplan.gateway.upstream.translation.answer_patches import (
     patch_cohere,
     patch_google_embeddings,
-    to_completion,
 )
+from groundplan.gateway.upstream.translation.answers import ChunkConverter, to_completion
 
 
 def chunk(finish: Any = None, **delta: Any) -> ChatCompletionChunk:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from groundplan.testing.reading import UNSURE, Sentence, by_meaning, by_words, lazy_reader, sentences
-from groundplan.testing.scripted import answer_text
+from groundplan.testing.scripted_chat import answer_text
 
 PROMPT = """Answer from these.
 

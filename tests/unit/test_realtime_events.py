@@ -24,6 +24,7 @@ from groundplan.gateway.surfaces.realtime.events import (
     error_status,
     failure_status,
     passed_parameters,
+    read_client,
     read_server,
     requested_model,
     usage_of,
@@ -72,6 +73,16 @@ def test_no_image_is_given_by_its_address(way: Any, piece: dict[str, Any]) -> No
     with pytest.raises(Invalid) as refused:
         check(way(piece))
     assert refused.value.code == "image_url"
+
+
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("name", ["Image_URL", "Type"])
+def test_what_is_read_of_an_item_is_written_in_small_letters(way: Any, name: str) -> None:
+    """To an upstream in Go, such as LocalAI, it is the address of an image."""
+    event = way({"text": "x", name: ELSEWHERE})
+    with pytest.raises(Invalid, match=name) as refused:
+        check(read_client(msgspec.json.encode(event).decode()))
+    assert refused.value.code == "duplicate_key"
 
 
 @pytest.mark.parametrize("way", WAYS)
@@ -222,6 +233,15 @@ def test_a_turn_of_which_no_text_is_made_leaves_what_is_reserved_to_the_next_one
     texts._reserved = ready = cast(Any, SimpleNamespace(attempt_started=1, started=1))
     texts._open_turn("item")
     assert (texts._open_turns, texts._reserved) == (({"item": ready}, None) if taken else ({}, ready))
+
+
+def test_an_open_turn_is_not_replaced_by_another_one_of_its_name() -> None:
+    texts = Transcripts(cast(Any, SimpleNamespace(gateway=None)), SessionSettings())
+    first, second = (cast(Any, SimpleNamespace(attempt_started=1, started=1)) for _ in range(2))
+    for each in (first, second):
+        texts._reserved = each
+        texts._open_turn("")
+    assert (texts._open_turns, texts._reserved) == ({"": first}, second), "what is reserved would be held for ever"
 
 
 @pytest.mark.parametrize("certain", [False, True])

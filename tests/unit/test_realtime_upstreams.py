@@ -312,6 +312,25 @@ async def test_a_response_for_which_nothing_was_left_is_owed_though_nobody_says_
         assert (only.outcome, only.estimated, only.cost) == ("cancelled", True, BOUND)
 
 
+async def test_a_response_for_which_nothing_was_left_and_of_which_only_the_end_is_heard_is_owed(tmp_path: Path) -> None:
+    """As of two that an upstream makes at once: what it said before was taken for the other one's."""
+
+    async def upstream(connection: ServerConnection) -> None:
+        await connection.send('{"type":"session.created","session":{}}')
+        await connection.recv()
+        done = {"status": "completed", "usage": {"input_tokens": 5, "output_tokens": 3}}
+        await connection.send(json.dumps({"type": "response.done", "response": done}))
+        await connection.wait_closed()
+
+    async with conversing(tmp_path, upstream, {}) as (rig, client), asyncio.timeout(20):
+        rig.slices.reserve((b"another", 0), [Charge("all", "total", LIMIT)])
+        await client.send('{"type":"session.update","session":{}}')
+        assert (await receive_all(client))[-1]["error"]["code"] == "budget_exhausted"
+        await wait_until(lambda: not (rig.gateway.running_calls or rig.gateway.background))
+        (only,) = await rig.settlements()
+        assert (only.outcome, only.usage.output, only.estimated) == ("ok", 3, False)
+
+
 @pytest.mark.parametrize("last", ["input_audio_buffer.committed", "input_audio_buffer.speech_started"])
 async def test_a_second_turn_for_which_nothing_was_left_is_owed_where_it_is_answered(tmp_path: Path, last: str) -> None:
     """Surely so: it was taken for a turn, or its response began while the conversation ended."""

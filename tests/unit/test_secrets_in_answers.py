@@ -11,6 +11,8 @@ from pathlib import Path
 import pytest
 from tests.unit.call_rig import Rig, call_rig
 
+from groundplan.gateway.upstream.secret_masking import mask, maskable_spellings
+
 SECRET = "sk-upstream/0123456789-abcdefgh"
 USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
 
@@ -32,9 +34,10 @@ def event(said: str | None, slash: bytes) -> bytes:
 
 @asynccontextmanager
 async def repeating(
-    folder: Path, monkeypatch: pytest.MonkeyPatch, key: str, said: str, slash: bytes = b"/"
+    folder: Path, monkeypatch: pytest.MonkeyPatch, key: str, said: str, slash: bytes = b"/", *, cut: bytes = b""
 ) -> AsyncIterator[Rig]:
-    """A gateway before an upstream that says `said`; `slash`: as its JSON spells one."""
+    """A gateway before an upstream that says `said`; `slash`: as its JSON spells one; `cut`: behind these bytes a
+    stream pauses, also within a chunk."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with closing(writer):
@@ -47,9 +50,12 @@ async def repeating(
                     b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
                 )
                 for text in ("one ", "two ", "three ", said, " four", None):
-                    writer.write(event(text, slash))
-                    await writer.drain()
-                    await asyncio.sleep(0.01)
+                    sent = event(text, slash)
+                    at = sent.find(cut) + len(cut) if cut else 0
+                    for piece in (sent[:at], sent[at:]):
+                        writer.write(piece)
+                        await writer.drain()
+                        await asyncio.sleep(0.01)
                 writer.write(b"e\r\ndata: [DONE]\n\n\r\n0\r\n\r\n")
             else:
                 writer.write(whole(said, slash))
@@ -76,6 +82,34 @@ async def test_a_provider_key_in_an_upstreams_message_is_not_passed_on(
         reply = await rig.chat(stream=stream)
         assert reply.status == 200 and b"abcdefgh" not in reply.body
         assert b"you are [hidden], I see" in reply.body
+
+
+@pytest.mark.parametrize("cut", ["sk-up", "sk-upstream/0123456789-abcdefg", "you ar"])
+async def test_a_provider_key_that_comes_in_two_reads_is_not_passed_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, cut: str
+) -> None:
+    async with repeating(tmp_path, monkeypatch, SECRET, f"you are {SECRET}, I see", cut=cut.encode()) as rig:
+        reply = await rig.chat(stream=True)
+        assert reply.status == 200 and b"0123456789" not in reply.body
+        assert b"you are [hidden], I see" in reply.body
+
+
+@pytest.mark.parametrize(
+    "spelled",
+    [
+        pytest.param("Sl4sh/+plus==<&>equals", id="plain"),
+        pytest.param("Sl4sh\\/+plus==<&>equals", id="php"),
+        pytest.param("Sl4sh/\\u002Bplus==\\u003C\\u0026\\u003Eequals", id="dotnet"),
+        pytest.param("Sl4sh/+plus==\\u003c\\u0026\\u003eequals", id="go"),
+        pytest.param("Sl4sh/+plus\\u003d\\u003d\\u003c\\u0026\\u003eequals", id="gson"),
+    ],
+)
+def test_a_key_is_masked_as_the_libraries_of_upstreams_write_it(spelled: str) -> None:
+    key = "Sl4sh/+plus==<&>equals"
+    data = f'{{"error":"no such key: {spelled}!"}}'.encode()
+    assert json.loads(data)["error"].endswith(f"{key}!")
+    assert mask(data, maskable_spellings(key)) == b'{"error":"no such key: [hidden]!"}'
+    assert maskable_spellings("sk-0123456789abcdefgh") == (b"sk-0123456789abcdefgh",)
 
 
 @pytest.mark.parametrize("stream", [False, True])

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from groundplan.core.errors import Invalid, WrongType
 from groundplan.gateway.http import strict_json
+from groundplan.gateway.http.request import Request
 from groundplan.gateway.http.strict_json import (
     MAX_CONTAINERS,
     MAX_DEPTH,
@@ -22,11 +23,13 @@ from groundplan.gateway.http.strict_json import (
     check_duplicate_names,
 )
 from groundplan.gateway.surfaces import body as bodies
-from groundplan.gateway.surfaces import completions, embeddings
-from groundplan.gateway.surfaces.body import DECISIVE_FIELDS, QUERY_CHARACTERS, UNBOUNDED_FIELDS
+from groundplan.gateway.surfaces import completions, embeddings, images, moderations, rerank, speech
+from groundplan.gateway.surfaces.body import DECISIVE_FIELDS, OTHER_INPUT_FIELDS, QUERY_CHARACTERS, UNBOUNDED_FIELDS
 from groundplan.gateway.surfaces.chat import surface as chat
 from groundplan.gateway.surfaces.chat.surface import ChatCompletions
+from groundplan.gateway.surfaces.messages import request_types as message_types
 from groundplan.gateway.surfaces.messages import surface as messages
+from groundplan.gateway.surfaces.responses import request_types as response_types
 from groundplan.gateway.surfaces.responses import surface as responses
 
 NAMES = st.text(max_size=3)
@@ -126,6 +129,80 @@ def test_a_name_in_other_letters_is_the_same_name(body: bytes) -> None:
     assert caught.value.code == "duplicate_key"
 
 
+READ: dict[str, Callable[[bytes], Any]] = {
+    "chat": chat.read,
+    "responses": responses.read,
+    "messages": lambda body: messages.read(body, {}),
+    "rerank": lambda body: rerank.RERANK.read(Request(0.0, body=body)),
+}
+ADDRESS = {"url": "http://169.254.169.254/"}
+TALK = {"messages": [{"role": "user", "content": "x"}]}
+SAID = {"max_tokens": 5, **TALK}
+EXTENDED = {"type": "ephemeral", "TTL": "1h"}
+RESPELLED: list[tuple[str, dict[str, Any], str]] = [
+    ("chat", {"messages": [{"role": "user", "Content": [{"type": "image_url", "image_url": ADDRESS}]}]}, "Content"),
+    ("chat", {"messages": [{"role": "user", "content": [{"type": "text", "text": "x", "Video_URL": {}}]}]},
+     "Video_URL"),
+    ("chat", {"messages": [{"role": "assistant", "content": "x", "Tool_Calls": []}]}, "Tool_Calls"),
+    ("chat", {**TALK, "tools": [{"type": "function", "function": {"name": "f"}, "Cache_Control": {}}]},
+     "Cache_Control"),
+    ("chat", {**TALK, "tools": [{"type": "function", "function": {"Name": "f"}}]}, "Name"),
+    ("chat", {**TALK, "Functions": [{"name": "f"}]}, "Functions"),
+    ("chat", {**TALK, "reasoning": {"Mode": "pro"}}, "Mode"),
+    ("responses", {"input": [{"role": "user", "Content": "x"}]}, "Content"),
+    ("responses", {"input": [{"role": "user", "content": [
+        {"type": "input_file", "file_data": "data:application/pdf;base64,AAAA", "File_URL": ADDRESS["url"]}]}]},
+     "File_URL"),
+    ("responses", {"input": "x", "tools": [{"type": "namespace", "name": "n", "Tools": [{"type": "mcp"}]}]}, "Tools"),
+    ("messages", {"max_tokens": 5, "messages": [{"role": "user", "content": [
+        {"type": "tool_result", "tool_use_id": "t", "Content": [{"type": "image", "source": ADDRESS}]}]}]}, "Content"),
+    ("messages", {"max_tokens": 5, "messages": [{"role": "user", "content": [
+        {"type": "text", "text": "x", "cache_control": EXTENDED}]}]}, "TTL"),
+    ("messages", {**SAID, "system": [{"type": "text", "text": "x", "cache_control": {"TTL": "1h"}}]}, "TTL"),
+    ("messages", {**SAID, "tools": [{"Type": "web_search_20250305", "name": "web_search"}]}, "Type"),
+    ("rerank", {"query": "q", "documents": ["a", {"Image": ADDRESS["url"]}]}, "Image"),
+    ("rerank", {"query": "q", "documents": [{"text": "a", "Text": "b"}]}, "Text"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("separators", [(",", ":"), (" , ", " : ")])
+@pytest.mark.parametrize(("surface", "more", "name"), RESPELLED)
+def test_a_name_that_is_read_of_a_message_or_a_tool_has_small_letters(
+    surface: str, more: dict[str, Any], name: str, separators: tuple[str, str]
+) -> None:
+    """It passed unread here, and an upstream in Go read it: an address to fetch, a tool that runs at the provider, or a
+    cache that is kept for an hour."""
+    with pytest.raises(Invalid, match=repr(name)) as caught:
+        READ[surface](json.dumps({"model": "a", **more}, separators=separators).encode())
+    assert caught.value.code == "duplicate_key"
+
+
+def test_arguments_and_schemas_have_names_in_any_letters() -> None:
+    data = {"URL": "x", "Type": "y", "Content": {"Name": 1}}
+    schema = {"type": "object", "properties": {name: {"type": "string"} for name in data}}
+    called = {"id": "1", "type": "function", "function": {"name": "f", "arguments": json.dumps(data)}}
+    offered = [{"type": "function", "function": {"name": "f", "parameters": schema}}]
+    spoken = [{"role": "user", "content": "x"}, {"role": "assistant", "content": None, "tool_calls": [called]}]
+    chat.read(json.dumps({"model": "a", "messages": spoken, "tools": offered, "metadata": data}).encode())
+    used = [{"type": "tool_use", "id": "1", "name": "f", "input": data}]
+    answered = [{"type": "tool_result", "tool_use_id": "1", "content": json.dumps(data)}]
+    turns = [{"role": "assistant", "content": used}, {"role": "user", "content": answered}]
+    tools = [{"name": "f", "input_schema": schema}]
+    READ["messages"](json.dumps({"model": "a", "max_tokens": 5, "messages": turns, "tools": tools}).encode())
+
+
+def test_every_name_that_is_read_below_the_top_is_known() -> None:
+    for kind in (
+        chat._Message, chat._Tool, chat._Function, bodies._Part, bodies._Image, bodies._Audio, bodies._File,
+        bodies.CacheOptions, bodies.Reasoning, chat._StreamOptions, response_types.Item, response_types.Part,
+        response_types.Tool, message_types.Message, message_types.Block, message_types.Source, message_types.Tool,
+        message_types.ToolReference, message_types.CacheControl, message_types.ContextManagement, message_types.Edit,
+    ):  # fmt: skip
+        read = set(kind.__struct_fields__)
+        assert read <= strict_json.ITEM_NAMES, read - strict_json.ITEM_NAMES
+    assert strict_json.ITEM_FIELDS - {"item"} <= DECISIVE_FIELDS
+
+
 def test_names_with_capital_letters_that_nobody_reads_pass() -> None:
     own = {"firstName": {"minLength": 1}, "ID": {}, "id": {}, "Name": {}, "name": {}}
     schema = {"type": "object", "properties": own, "additionalProperties": False}
@@ -146,6 +223,10 @@ def test_every_field_that_a_surface_reads_is_among_the_names_that_are_looked_for
         responses._request_decoder,
         messages._messages,
         embeddings._embeddings,
+        images._images,
+        moderations._moderation,
+        rerank._rerank,
+        speech._speech,
     ):
         read = set(decoder.type.__struct_fields__)
         assert read <= DECISIVE_FIELDS, read - DECISIVE_FIELDS
@@ -156,6 +237,8 @@ def test_every_field_that_a_surface_reads_is_among_the_names_that_are_looked_for
         completions._REFUSED_FIELDS,
         responses._REFUSED_FIELDS,
         messages._REFUSED_FIELDS,
+        images.REFUSED_FIELDS,
+        OTHER_INPUT_FIELDS,
     ):
         assert refused <= DECISIVE_FIELDS, refused - DECISIVE_FIELDS
 

@@ -132,7 +132,16 @@ def test_a_transcript_that_others_tell_otherwise_is_told_as_openai_does(
     assert speakers == ["speaker_1"] * (b"speaker_1" in out)
 
 
-@pytest.mark.parametrize("told", [VLLM[:1], MISTRAL[:3], []])
+def test_a_transcript_of_silence_is_complete_and_empty() -> None:
+    relay = codec(TOKENS).new_relay(ask())
+    assert b"".join(relay.feed(each) for each in (*VLLM[2:], DONE)) == b""
+    assert relay.complete and relay.usage == Usage(input=8, output=4)
+    (last,) = EventReader().feed(relay.closing_events(b'{"cost_usd":"0"}'))
+    found = parse_strictly(TranscriptionStreamEvent, last.decode())
+    assert (found.type, found.text) == ("transcript.text.done", "")
+
+
+@pytest.mark.parametrize("told", [[DONE], VLLM[:1], MISTRAL[:3], []])
 def test_a_transcript_that_has_not_ended_is_not_complete(told: list[bytes]) -> None:
     relay = codec(MINUTES).new_relay(ask())
     for each in told:

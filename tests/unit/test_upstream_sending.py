@@ -47,7 +47,7 @@ async def until(seen: Seen, data: bytes) -> None:
 
 async def gone(pool: Http1Pool) -> None:
     async with asyncio.timeout(20):
-        while pool.open_connections:  # noqa: ASYNC110 -- what is waited for has no event
+        while pool._connections:  # noqa: ASYNC110 -- what is waited for has no event
             await asyncio.sleep(0.01)
 
 
@@ -125,9 +125,9 @@ async def test_unused_connections_are_closed(seen: tuple[Seen, Http1Pool], monke
         pool.release(connection)
     await asyncio.sleep(0.4)
     pool.release(connections[2])
-    assert pool.open_connections == 3
+    assert len(pool._connections) == 3
     async with asyncio.timeout(20):
-        while pool.open_connections == 3:  # noqa: ASYNC110 -- what is waited for has no event
+        while len(pool._connections) == 3:  # noqa: ASYNC110 -- what is waited for has no event
             await asyncio.sleep(0.01)
     assert not connections[2].lost and pool.take_idle() is connections[2]
     pool.release(connections[2])
@@ -157,6 +157,6 @@ async def test_the_number_of_idle_connections_is_bounded(
     pool.release(kept)
     pool.release(more)
     async with asyncio.timeout(20):
-        while pool.open_connections > 1:  # noqa: ASYNC110 -- what is waited for has no event
+        while len(pool._connections) > 1:  # noqa: ASYNC110 -- what is waited for has no event
             await asyncio.sleep(0.01)
     assert more.lost and pool.take_idle() is kept and pool.take_idle() is None

@@ -1,4 +1,5 @@
-"""The control process: the HTTP API that console and CLI use, and the work beside its requests. Start with `app`.
+"""The control process: the HTTP API that console and CLI use, and background work. The entry point is `app`.
 
-Routes are thin (`routes`); packages gather for them what several domains keep. Rules are those of the domains below.
+Routes (`routes`) are thin; the other packages assemble data that several domains hold. Rules are those of the domains
+below.
 """

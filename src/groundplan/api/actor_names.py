@@ -1,6 +1,6 @@
-"""Names of actors for people: "Ana Lind", "operator", or "you as Ana Lind" for acting as somebody in a demo.
+"""Display names of actors: "Ana Lind", "operator", or "you as Ana Lind" if somebody acted as another person in a demo.
 
-Only names; every response keeps the actor itself beside them. A person whose name was erased is shown by the actor.
+Responses contain the actor itself beside the name. A person whose name was erased is shown by the actor.
 """
 
 from __future__ import annotations
@@ -22,19 +22,20 @@ _PERSON = "person:"
 
 @dataclass(frozen=True, slots=True)
 class ActorNames:
-    """The names of some actors, for one viewer."""
+    """The display names of some actors, for one viewer."""
 
     viewer: str
-    """The actor who views the names, whoever they act as."""
+    """The actor who really views the names, even while acting as somebody else."""
     people: Mapping[str, str]
 
     def of(self, actor: str) -> str:
-        """The name of an actor: `Ana Lind`, `operator`, `system`, `gateway`."""
+        """The display name of an actor: `Ana Lind`, `operator`, `system`, `gateway`."""
         kind = actor.partition(":")[0]
         return self.people.get(actor, actor) if kind == "person" else kind
 
-    def told(self, actor: str, acting: Acting | None) -> str:
-        """As `of`; `you as Ana Lind` (or `operator as Ana Lind` for another viewer) where somebody acted as them."""
+    def with_acting(self, actor: str, acting: Acting | None) -> str:
+        """As `of`, but `you as Ana Lind` (for another viewer `operator as Ana Lind`) if somebody acted as that
+        person."""
         if acting is None:
             return self.of(actor)
         by = "you" if acting.by == self.viewer else self.of(acting.by)
@@ -44,43 +45,44 @@ class ActorNames:
 def load_names(conn: Connection[Any], viewer: Caller, actors: Iterable[str]) -> ActorNames:
     """Load the names of these actors."""
     ids = {actor: UUID(actor.removeprefix(_PERSON)) for actor in actors if actor.startswith(_PERSON)}
-    found = identity.person_names(conn, list(ids.values())) if ids else {}
-    return ActorNames(viewer.real, {actor: found[id] for actor, id in ids.items() if id in found})
+    names = identity.person_names(conn, list(ids.values())) if ids else {}
+    return ActorNames(viewer.real, {actor: names[id] for actor, id in ids.items() if id in names})
 
 
 def entries_json(conn: Connection[Any], viewer: Caller, stored: Iterable[StoredEntry]) -> list[dict[str, Any]]:
-    """Audit entries with `acting` (`{"by", "demo", "as"?}` or null), and `who` and `about` in words."""
-    found = list(stored)
+    """Audit entries as JSON with `acting` (`{"by", "demo", "as"?}` or null), and the display names `who` (actor) and
+    `about` (subject)."""
+    entries = list(stored)
     names = load_names(
-        conn, viewer, {actor for one in found for actor in (*_actors(one.entry), _subject_actor(one.entry))}
+        conn, viewer, {actor for item in entries for actor in (*_actors(item.entry), _subject_actor(item.entry))}
     )
     return [
         {
-            "id": str(one.entry.id),
-            "index": one.leaf_index,
-            "at": one.entry.at,
-            "action": one.entry.action,
-            "actor": one.entry.actor,
-            "acting": None if one.entry.acting is None else one.entry.acting.to_json(),
-            "who": names.told(one.entry.actor, one.entry.acting),
-            "subject": one.entry.subject,
-            "about": names.people.get(_subject_actor(one.entry), one.entry.subject),
-            "detail": dict(one.entry.detail),
+            "id": str(item.entry.id),
+            "index": item.leaf_index,
+            "at": item.entry.at,
+            "action": item.entry.action,
+            "actor": item.entry.actor,
+            "acting": None if item.entry.acting is None else item.entry.acting.to_json(),
+            "who": names.with_acting(item.entry.actor, item.entry.acting),
+            "subject": item.entry.subject,
+            "about": names.people.get(_subject_actor(item.entry), item.entry.subject),
+            "detail": dict(item.entry.detail),
         }
-        for one in found
+        for item in entries
     ]
 
 
 def with_actor_name(conn: Connection[Any], viewer: Caller, receipt: dict[str, Any]) -> dict[str, Any]:
-    """A call's receipt with `who`: the name of the person that it carries, and who acted as whom in a demo."""
+    """The receipt of a call with `who`: the name of its person and, in a demo, of whoever acted as them."""
     person = receipt["person_name"] or receipt["person"]
     acting = receipt["acting"]
     if acting is None:
         return {**receipt, "who": person}
     names = load_names(conn, viewer, (acting["as"], acting["by"]))
-    asked = names.told(acting["as"], Acting(acting["by"]))
+    acting_name = names.with_acting(acting["as"], Acting(acting["by"]))
     same = acting["as"] == f"{_PERSON}{receipt['person_id']}"
-    return {**receipt, "who": asked if same or person is None else f"{person}, asked by {asked}"}
+    return {**receipt, "who": acting_name if same or person is None else f"{person}, asked by {acting_name}"}
 
 
 def _subject_actor(entry: Entry) -> str:

@@ -63,8 +63,8 @@ REQUEST_HEAD_SECONDS = 0.2
 POOL_SIZE = 12
 POOL_WAIT_SECONDS = 5.0
 CONNECTION_CHECK_SECONDS = 8.0
-"""Timeout of the check of a pooled connection. Without it the system waits 20 s where the network does not answer, and
-for ever where something in between accepts what is sent; the client would wait as long for the error."""
+"""Timeout of the check of a pooled connection. Without it, the operating system waits 20 s if the network does not
+answer, and forever if a proxy accepts the data without forwarding it; the client would wait as long for its error."""
 
 log = logging.getLogger("groundplan.api")
 
@@ -88,8 +88,8 @@ class _CheckedConnection(LastKnownAddress):
 
 
 def create_app(home: Home, settings: Settings, workspace: Path | None = None, demo: bool = False) -> FastAPI:
-    """Create the application. At startup it connects to the database, and makes blueprint 1 where there is none and a
-    workspace is given."""
+    """Create the application. At startup it connects to the database, and creates blueprint 1 from `workspace` if there
+    is no blueprint yet and a workspace is given."""
     pool: ConnectionPool[Any] = ConnectionPool(
         lambda: database_url(home, settings, "control"), min_size=2, max_size=POOL_SIZE,
         timeout=POOL_WAIT_SECONDS, open=False, name="control",
@@ -169,7 +169,7 @@ def run(create: AppFactory, arguments: Sequence[str] | None = None) -> int:
 
 @dataclass(frozen=True, slots=True)
 class _Shutdown:
-    """What has to be stopped at shutdown, in this order."""
+    """The parts of the application that are stopped at shutdown, in this order."""
 
     requests: OpenRequests
     live: LiveCalls

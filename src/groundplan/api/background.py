@@ -67,7 +67,7 @@ from groundplan.identity import service as identity
 log = logging.getLogger("groundplan.api.background")
 WATCH_SECONDS = 1.0
 NOTE_SECONDS = 2.0
-"""Each round only reads a file once the database is noted."""
+"""Interval between rounds. Once the database's identity is recorded, a round only reads a file."""
 
 
 JOBS: Final[tuple[tuple[str, float, Callable[[Services], object]], ...]] = (
@@ -164,15 +164,15 @@ def replay_erasures(services: Services) -> int:
 
 
 def import_offline_kills(services: Services) -> int:
-    """Move the kills of HOME/run/kill.json, which `groundplan kill` writes where this API did not answer, into the live
+    """Move the kills of HOME/run/kill.json, which `groundplan kill` writes if this API did not answer, into the live
     policy, then remove the file. Returns how many there were.
 
-    Gateways obey the file until it is gone, so that a kill is in force at every moment.
+    Gateways obey the file until it is removed, so that a kill is in force at every moment.
     """
     path = kill_file.kill_file_path(services.home)
     try:
-        held = kill_file.read_kills(services.home)
-        kills = [(str(item["scope"]), str(item["reason"])) for item in held]
+        offline_kills = kill_file.read_kills(services.home)
+        kills = [(str(item["scope"]), str(item["reason"])) for item in offline_kills]
     except (OSError, ValueError, KeyError) as error:
         log.error("%s cannot be read; gateways go on by what they read before: %s", path, error.__class__.__name__)
         return 0
@@ -182,7 +182,7 @@ def import_offline_kills(services: Services) -> int:
         with services.transaction() as conn:
             for scope, reason in kills:
                 identity.kill(conn, OPERATOR, scope, f"{reason} (written offline)")
-        kill_file.remove_kills(services.home, held)
+        kill_file.remove_kills(services.home, offline_kills)
     except (GroundplanError, psycopg.Error, OSError, ValueError) as error:
         log.error("%s cannot be taken over yet: %s", path, error)
         return 0

@@ -1,5 +1,5 @@
-"""Use of budgets in their current periods, with their declared limits: PostgreSQL has a new limit only once a gateway
-has asked it for more of that budget."""
+"""Use of budgets in their current periods, with their declared limits: PostgreSQL learns of a changed limit only when a
+gateway requests more of that budget."""
 
 from __future__ import annotations
 
@@ -19,9 +19,11 @@ def current_budget_use(
 ) -> list[dict[str, Any]]:
     """As `queries.budget_use`, with the served limits; periods of an earlier declaration keep theirs."""
     budgets = blueprint.budgets if blueprint is not None else []
-    limits = {(each.name, key_at(each.period, each.starts, each.timezone, at)): each.limit for each in budgets}
-    found = queries.budget_use(conn, at, near)
-    for row in found:
+    limits = {
+        (budget.name, key_at(budget.period, budget.starts, budget.timezone, at)): budget.limit for budget in budgets
+    }
+    rows = queries.budget_use(conn, at, near)
+    for row in rows:
         if (limit := limits.get((row["budget"], row["period"]))) is not None:
             row["limit_usd"] = format_usd(limit)
-    return found
+    return rows

@@ -1,7 +1,8 @@
 """Authentication of control API requests: the local operator or a service by bearer token, or a person by the cookie of
 a console session (with a CSRF token on writes).
 
-What a caller may do is decided by the routes, with the small rules at the end; `identity` keeps people and sessions.
+Routes decide what a caller may do, with the small checks at the end of this module; `identity` stores people and
+sessions.
 """
 
 from __future__ import annotations
@@ -80,10 +81,10 @@ class Caller:
 def caller_of(request: Request, services: ServicesDep) -> Caller:
     """The authenticated caller of a request, looked up once per request. Raises `Unauthenticated`, or `Denied` for a
     write without its CSRF token."""
-    known: Caller | None = getattr(request.state, "caller", None)
-    if known is None:
-        known = request.state.caller = _authenticate(request, services)
-    return known
+    cached: Caller | None = getattr(request.state, "caller", None)
+    if cached is None:
+        cached = request.state.caller = _authenticate(request, services)
+    return cached
 
 
 def refreshed_caller(request: Request, services: Services) -> Caller:
@@ -143,7 +144,7 @@ def _operator_by_token(services: Services, header: str) -> Caller:
 
 
 def _service_by_token(services: Services, header: str) -> Caller | None:
-    """The service of a service token; None where the header has no token of that form."""
+    """The service of a service token; None if the header has no token of that form."""
     scheme, _, secret = header.partition(" ")
     if scheme.lower() != "bearer" or not secret.strip().startswith(rights.TOKEN_PREFIX):
         return None
@@ -202,8 +203,8 @@ def _duties_and_roles(conn: Connection[Any], services: Services, person: UUID) -
 
 
 def _check_same_site(request: Request, caller: Caller) -> None:
-    given = request.headers.get("x-csrf-token", "")
-    if caller.csrf is None or not secrets.compare_digest(given.encode(), caller.csrf.encode()):
+    token = request.headers.get("x-csrf-token", "")
+    if caller.csrf is None or not secrets.compare_digest(token.encode(), caller.csrf.encode()):
         raise Denied(
             "this write lacks the session's CSRF token", code="csrf", hint="Send X-CSRF-Token from GET /api/session."
         )
@@ -240,7 +241,7 @@ def require_duty(caller: Caller, duties: frozenset[str], subject: str) -> None:
     """Raise `Denied` unless the caller is the operator or holds one of `duties` for the company or for `subject`."""
     if caller.operator:
         return
-    if any(duty in duties and held in {"company", subject} for held, duty in caller.duties):
+    if any(duty in duties and scope in {"company", subject} for scope, duty in caller.duties):
         return
     names = ", ".join(sorted(duties))
     raise Denied(f"this needs one of the duties {names}", code="duty_missing", hint=f"Ask an owner of {subject}.")
@@ -251,10 +252,10 @@ def readable_workloads(caller: Caller) -> frozenset[str] | None:
     whose scope was checked before."""
     if caller.operator or caller.kind == "Service":
         return None
-    held = [of for of, duty in caller.duties if duty in DUTIES]
-    if COMPANY in held:
+    subjects = [of for of, duty in caller.duties if duty in DUTIES]
+    if COMPANY in subjects:
         return None
-    return frozenset(of.removeprefix("workload/") for of in held if of.startswith("workload/"))
+    return frozenset(of.removeprefix("workload/") for of in subjects if of.startswith("workload/"))
 
 
 def is_demo(services: Services, conn: Connection[Any]) -> bool:

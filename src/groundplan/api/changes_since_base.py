@@ -1,8 +1,9 @@
-"""Changes that others made since a caller's files were taken from a blueprint, and which of them these files revert.
+"""Changes that other people made since a caller's files were taken from a blueprint, and which of them these files
+would revert.
 
-Files declare a state, not a change: applying an old copy silently reverts what was changed since, and a reader of the
-plan would take that for intended. So each plan and apply reports it, and an apply that names the blueprint its files
-are from is refused.
+Files declare a state, not a change: applying an old copy silently reverts later changes, and a reader of the plan would
+take that for intended. So each plan and apply reports reverted changes, and an apply that names the blueprint of its
+files (`base`) is refused.
 """
 
 from __future__ import annotations
@@ -28,43 +29,43 @@ MAX_NAMED = 10
 
 
 def check_base(conn: Connection[Any], caller: Caller, base: int | None) -> None:
-    """Raise `Conflict` (`base_moved`) where the declared files were changed after blueprint `base`. Takes the release
+    """Raise `Conflict` (`base_moved`) if the declared files were changed after blueprint `base`. Takes the release
     lock until the end of the transaction. Raises `NotFound` (`blueprint_unknown`)."""
     if base is None:
         return
     release.lock_releases(conn)
-    made = release.origins_since(conn, base)
-    if not made or made[0].number != base:
+    origins = release.origins_since(conn, base)
+    if not origins or origins[0].number != base:
         raise NotFound(
             f"there is no blueprint {base}",
             code="blueprint_unknown",
             hint="`groundplan plan` says which one is served.",
         )
-    moved = [each for each in made[1:] if each.changes_files]
-    if not moved:
+    changing = [origin for origin in origins[1:] if origin.changes_files]
+    if not changing:
         return
-    names = load_names(conn, caller, {each.created_by for each in moved})
-    newest = made[-1].number
+    names = load_names(conn, caller, {origin.created_by for origin in changing})
+    newest = origins[-1].number
     problems = tuple(
         Problem(
-            f"{_describe(each, names)} changed {_subject_list(_differences_of(conn, each))}", "base_moved",
-            f"Take it over into your files, then apply with --base {newest}.",
+            f"{_describe(origin, names)} changed {_subject_list(_differences_of(conn, origin))}", "base_moved",
+            f"Add it to your files, then apply with --base {newest}.",
         )
-        for each in moved[-MAX_NAMED:]
+        for origin in changing[-MAX_NAMED:]
     )  # fmt: skip
     raise Conflict(
         f"these files are from blueprint {base}, and since then {problems[-1].message}", code="base_moved",
-        hint=f"`groundplan plan` shows what your files would take back; take it over, then apply with --base {newest}.",
+        hint=f"`groundplan plan` shows what your files would revert; add it to them, then apply with --base {newest}.",
         problems=problems,
     )  # fmt: skip
 
 
-def reject_if_match(named: str | None) -> None:
+def reject_if_match(if_match: str | None) -> None:
     """Raise `Invalid` (`if_match_unsupported`) for an If-Match header: a client that sends it relies on it, and
     blueprints are identified by number."""
-    if named is not None:
+    if if_match is not None:
         raise Invalid(
-            "If-Match is not heeded here", code="if_match_unsupported",
+            "If-Match is not supported here", code="if_match_unsupported",
             hint="Send the number of the blueprint that the files are from as `base` (`groundplan apply --base N`).",
         )  # fmt: skip
 
@@ -72,15 +73,13 @@ def reject_if_match(named: str | None) -> None:
 def check_superseded(
     conn: Connection[Any], caller: Caller, base: int | None, superseded_pending: Sequence[Change]
 ) -> None:
-    """Raise `Conflict` (`base_moved`) where a change that was requested after blueprint `base` would no longer be
+    """Raise `Conflict` (`base_moved`) if a change that was requested after blueprint `base` would no longer be
     pending."""
-    since_base = [each for each in superseded_pending if base is not None and each.base >= base]
+    since_base = [item for item in superseded_pending if base is not None and item.base >= base]
     if since_base:
         superseded = superseded_changes(conn, caller, since_base, ())
-        hint = (
-            "Take it over into your files (`groundplan changes list`), or have it withdrawn on its page of the console."
-        )
-        problems = tuple(Problem(each, "base_moved", hint) for each in superseded[:MAX_NAMED])
+        hint = "Add it to your files (`groundplan changes list`), or have it withdrawn on its page of the console."
+        problems = tuple(Problem(item, "base_moved", hint) for item in superseded[:MAX_NAMED])
         raise Conflict(
             f"these files are from blueprint {base}, and {superseded[0]}",
             code="base_moved",
@@ -96,22 +95,22 @@ def reverted_changes(
     it or in one of the blueprints just before."""
     if not differences_found:
         return []
-    wanted = {part: each["subject"] for each in differences_found for part in _field_changes(each)}
+    reversed_parts = {part: item["subject"] for item in differences_found for part in _field_changes(item)}
     reverted: dict[tuple[int, str], list[str]] = {}
-    made = [
-        each
-        for each in release.origins_since(conn, max(1, until - MAX_BLUEPRINTS_BACK))
-        if each.changes_files and each.created_by != SYSTEM
+    origins = [
+        item
+        for item in release.origins_since(conn, max(1, until - MAX_BLUEPRINTS_BACK))
+        if item.changes_files and item.created_by != SYSTEM
     ]
-    made = [each for each in made if 1 < each.number <= until]
-    for each in reversed(made):
-        for change in _differences_of(conn, each):
+    origins = [item for item in origins if 1 < item.number <= until]
+    for item in reversed(origins):
+        for change in _differences_of(conn, item):
             for subject, field, old, new in _field_changes(difference_json(change)):
-                if (subject, field, new, old) in wanted:
-                    del wanted[subject, field, new, old]
-                    reverted.setdefault((each.number, subject), []).append(field)
-    by_number = {each.number: each for each in made}
-    names = load_names(conn, caller, {each.created_by for each in made})
+                if (subject, field, new, old) in reversed_parts:
+                    del reversed_parts[subject, field, new, old]
+                    reverted.setdefault((item.number, subject), []).append(field)
+    by_number = {item.number: item for item in origins}
+    names = load_names(conn, caller, {item.created_by for item in origins})
     return [
         f"{subject}{_field_list(fields)} goes back to what it was before {_describe(by_number[number], names)}"
         for (number, subject), fields in reverted.items()
@@ -123,39 +122,42 @@ def superseded_changes(
 ) -> list[str]:
     """Sentences on former pending changes (`superseded`) that are gone or replaced; `waiting`: subjects that have
     a pending change now."""
-    names = load_names(conn, caller, {each.requested_by for each in superseded})
+    names = load_names(conn, caller, {change.requested_by for change in superseded})
     waiting_subjects = frozenset(waiting)
     return [
-        f"{each.subject}: the change that {names.of(each.requested_by)} asked for at {each.requested_at:%d %b %H:%M} "
-        f"UTC waits no longer"
-        f"{', another one does' if each.subject in waiting_subjects else ': it is not in these files'}"
-        for each in superseded
+        f"{change.subject}: the change that {names.of(change.requested_by)} asked for at "
+        f"{change.requested_at:%d %b %H:%M} UTC waits no longer"
+        f"{', another one does' if change.subject in waiting_subjects else ': it is not in these files'}"
+        for change in superseded
     ]
 
 
-def _differences_of(conn: Connection[Any], made: BlueprintOrigin) -> tuple[Difference, ...]:
-    old, new = release.load_blueprint(conn, made.number - 1), release.load_blueprint(conn, made.number)
+def _differences_of(conn: Connection[Any], origin: BlueprintOrigin) -> tuple[Difference, ...]:
+    old, new = release.load_blueprint(conn, origin.number - 1), release.load_blueprint(conn, origin.number)
     return () if old is None or new is None else differences(old, new)
 
 
 def _field_changes(difference: dict[str, Any]) -> list[tuple[str, str, str | None, str | None]]:
-    """(subject, field, old, new) of a difference; the field is empty where the subject is added or removed."""
+    """(subject, field, old, new) of a difference; the field is empty if the subject is added or removed."""
     subject, kind = difference["subject"], difference["type"]
     if kind == "changed":
-        return [(subject, each["field"], each["old"], each["new"]) for each in difference["fields"]]
+        return [(subject, field["field"], field["old"], field["new"]) for field in difference["fields"]]
     was, becomes = ("there", None) if kind == "removed" else (None, "there")
     return [(subject, "", was, becomes)]
 
 
 def _field_list(fields: Sequence[str]) -> str:
-    named = [field for field in fields if field]
-    return f" ({', '.join(named[:MAX_NAMED])})" if named else ""
+    names = [field for field in fields if field]
+    return f" ({', '.join(names[:MAX_NAMED])})" if names else ""
 
 
-def _subject_list(found: Sequence[Difference]) -> str:
-    named = ", ".join(each.subject for each in found[:MAX_NAMED])
-    return (named + (f" and {len(found) - MAX_NAMED} more" if len(found) > MAX_NAMED else "")) or "comments or layout"
+def _subject_list(differences_found: Sequence[Difference]) -> str:
+    listed = ", ".join(difference.subject for difference in differences_found[:MAX_NAMED])
+    return (
+        listed + (f" and {len(differences_found) - MAX_NAMED} more" if len(differences_found) > MAX_NAMED else "")
+    ) or "comments or layout"
 
 
-def _describe(made: BlueprintOrigin, names: ActorNames) -> str:
-    return f"blueprint {made.number} ({names.of(made.created_by)}, {made.created_at:%d %b %H:%M} UTC: {made.reason})"
+def _describe(origin: BlueprintOrigin, names: ActorNames) -> str:
+    created = f"{names.of(origin.created_by)}, {origin.created_at:%d %b %H:%M} UTC"
+    return f"blueprint {origin.number} ({created}: {origin.reason})"

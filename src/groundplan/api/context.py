@@ -1,4 +1,4 @@
-"""What the routes of the control API share: settings, paths, addresses and transactions. No rules, no SQL."""
+"""The context that routes of the control API share: settings, paths, addresses and transactions. No rules, no SQL."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Services:
         return closing(connect(database_url(self.home, self.settings, "control"), autocommit=True))
 
     def folder(self) -> Path | None:
-        """The workspace folder: the one given to `up`, else the one that was applied last; None where it is unknown."""
+        """The workspace folder: the one given to `up`, else the one that was applied last; None if it is unknown."""
         if self.workspace is not None:
             return self.workspace
         try:
@@ -63,7 +63,7 @@ class Services:
         return Path(noted) if noted else None
 
     def addresses(self) -> dict[str, str]:
-        """The base URLs `gateway`, `control` and `public` (the gateway's for callers), as `up` wrote them; empty where
+        """The base URLs `gateway`, `control` and `public` (the gateway's for callers), as `up` wrote them; empty if
         no `up` runs."""
         try:
             up_file = self._read_up_file()
@@ -73,7 +73,7 @@ class Services:
             return {}
 
     def certificate(self) -> ServerFiles | None:
-        """The files of the gateway's certificate; None where it has none, or no `up` runs."""
+        """The files of the gateway's certificate; None if it has none, or no `up` runs."""
         try:
             tls = self._read_up_file()["tls"]
             ca = None if tls["client_ca"] is None else Path(tls["client_ca"])
@@ -87,7 +87,7 @@ class Services:
         return noted
 
     def gateway(self) -> str:
-        """The gateway's base URL. Raises `Unavailable` where no `up` runs."""
+        """The gateway's base URL. Raises `Unavailable` if no `up` runs."""
         url = self.addresses().get("gateway")
         if url is None:
             raise Unavailable("no gateway runs", code="gateway_unreachable", hint="Start `groundplan up`.")
@@ -95,7 +95,7 @@ class Services:
 
     def remember_folder(self, folder: Path) -> str:
         """Remember where the applied workspace is, for the documents of its sources. Returns why that failed, for the
-        caller who applied it; empty where it did not."""
+        caller who applied it; empty if it did not."""
         with suppress(OSError, UnicodeDecodeError):
             if self.home.workspace.read_text(encoding="utf-8") == f"{folder}\n":
                 return ""

@@ -69,12 +69,12 @@ def decisive_evidence(
 def register_entries(conn: Connection[Any], current: Current, now: datetime) -> list[Entry]:
     """The register of AI systems, with the evidence of their quality and the ends of their approvals."""
     evaluated: dict[str, tuple[str, ...]] = {}
-    for each in decisive_evidence(conn, now, what=EVALUATED).values():
-        kind, _, name = each.subject.partition("/")
-        if kind == "workload" and each.holds and each.counts:
-            evaluated[name] = (f"{each.says} (until {each.valid_until.date()})",)
-    held = [each for each in changes.changes(conn, ["applied"]) if each.type in ("model", "prompt", "data")]
-    ends = {each.subject: each.expires_on for each in held if each.expires_on is not None}
+    for row in decisive_evidence(conn, now, what=EVALUATED).values():
+        kind, _, name = row.subject.partition("/")
+        if kind == "workload" and row.holds and row.counts:
+            evaluated[name] = (f"{row.says} (until {row.valid_until.date()})",)
+    approved = [row for row in changes.changes(conn, ["applied"]) if row.type in ("model", "prompt", "data")]
+    ends = {row.subject: row.expires_on for row in approved if row.expires_on is not None}
     return build_register(current.workspace, current.blueprint, evaluated=evaluated, ends=ends)
 
 
@@ -106,15 +106,17 @@ def collect(services: Services, verified: LastVerification) -> service.Collectio
         current = current_or_none(conn)
         if current is None:
             return service.CollectionResult(0, 0)
-        done = service.collect_evidence(conn, gather_control_facts(conn, current, now, verified()), now)
+        result = service.collect_evidence(conn, gather_control_facts(conn, current, now, verified()), now)
         evidence = decisive_evidence(conn, now)
         open_findings = [
-            each for one in frameworks(conn, now) for each in evidence_findings(one, assess(one, evidence, now), now)
+            finding
+            for framework in frameworks(conn, now)
+            for finding in evidence_findings(framework, assess(framework, evidence, now), now)
         ]
-        unique = {each.identity: each for each in open_findings}
+        unique = {finding.identity: finding for finding in open_findings}
         finding_store.replace_findings(conn, unique.values(), kinds=KINDS)
         corrective_actions.raise_overdue(conn, now)
-    return done
+    return result
 
 
 class EvidenceCollector:
@@ -141,23 +143,23 @@ def start(services: Services, log_check: LogCheck, stack: ExitStack) -> None:
     stack.callback(collecting.stop)
 
 
-def framework_json(one: AppliedFramework, known: DecisiveEvidence, now: datetime) -> dict[str, Any]:
+def framework_json(applied: AppliedFramework, evidence: DecisiveEvidence, now: datetime) -> dict[str, Any]:
     """`{"name", "title", "source", "as_of", "note", "owner", "workloads", "controls", "coverage"}` of one framework."""
-    standings = assess(one, known, now)
+    standings = assess(applied, evidence, now)
     rows = [
         {
             "id": control.id,
             "title": control.title,
             "needs": list(control.needs),
-            "workloads": {name: control_status_json(standings[name][i]) for name in one.workloads},
+            "workloads": {name: control_status_json(standings[name][i]) for name in applied.workloads},
         }
-        for i, control in enumerate(one.controls)
+        for i, control in enumerate(applied.controls)
     ]
-    framework = one.framework
+    framework = applied.framework
     return {
         "name": framework.name, "title": framework.title, "source": framework.source, "as_of": framework.as_of,
-        "note": framework.note, "owner": one.owner, "workloads": list(one.workloads), "controls": rows,
-        "coverage": {name: coverage(each) for name, each in standings.items()},
+        "note": framework.note, "owner": applied.owner, "workloads": list(applied.workloads), "controls": rows,
+        "coverage": {name: coverage(status) for name, status in standings.items()},
     }  # fmt: skip
 
 
@@ -168,15 +170,21 @@ def control_status_json(standing: ControlStatus) -> dict[str, Any]:
         "until": standing.until,
         "reason": standing.reason,
         "shown": [
-            {"need": each.need, "state": each.state, "hint": each.hint, **_evidence(each.evidence)}
-            for each in standing.shown
+            {
+                "need": requirement.need,
+                "state": requirement.state,
+                "hint": requirement.hint,
+                **_evidence(requirement.evidence),
+            }
+            for requirement in standing.shown
         ],
     }
 
 
-def _evidence(found: Evidence | None) -> dict[str, Any]:
-    if found is None:
+def _evidence(evidence: Evidence | None) -> dict[str, Any]:
+    if evidence is None:
         return {"evidence": None, "says": "nothing was shown yet", "at": None, "valid_until": None, "link": None}
     return {
-        "evidence": found.id, "says": found.says, "at": found.at, "valid_until": found.valid_until, "link": found.link,
+        "evidence": evidence.id, "says": evidence.says, "at": evidence.at, "valid_until": evidence.valid_until,
+        "link": evidence.link,
     }  # fmt: skip

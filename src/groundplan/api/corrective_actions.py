@@ -19,7 +19,7 @@ from groundplan.ledger import finding_store
 
 @dataclass(frozen=True, slots=True)
 class CorrectiveAction:
-    """What has to be corrected (`says`), of which subject, by whom, until when. `control`: `FRAMEWORK/CONTROL`, or
+    """A correction to make: its description (`says`), subject, owner and due day. `control`: `FRAMEWORK/CONTROL`, or
     empty."""
 
     subject: str
@@ -29,29 +29,30 @@ class CorrectiveAction:
     due: date
 
 
-def add_action(conn: Connection[Any], actor: str, wanted: CorrectiveAction, now: datetime) -> UUID:
+def add_action(conn: Connection[Any], actor: str, action: CorrectiveAction, now: datetime) -> UUID:
     """Add a corrective action; returns the id of its finding. Raises `NotFound` (`unknown_person`), `Invalid`
     (`action_due`)."""
-    owner = people.find_person(conn, wanted.owner)
-    if wanted.due < now.date():
-        raise Invalid(f"{wanted.due} is in the past", code="action_due", hint="Name a day in the future.")
-    made = corrective_action(
-        wanted.subject, wanted.says, wanted.control, owner.email, wanted.due, str(new_id()), now.date()
+    owner = people.find_person(conn, action.owner)
+    if action.due < now.date():
+        raise Invalid(f"{action.due} is in the past", code="action_due", hint="Name a day in the future.")
+    finding = corrective_action(
+        action.subject, action.says, action.control, owner.email, action.due, str(new_id()), now.date()
     )
-    id, _ = finding_store.report(conn, made)
-    detail = {"finding": str(id), "control": wanted.control, "due": wanted.due.isoformat()}
-    record(conn, action="action.added", actor=actor, subject=wanted.subject, detail=detail)
+    id, _ = finding_store.report(conn, finding)
+    detail = {"finding": str(id), "control": action.control, "due": action.due.isoformat()}
+    record(conn, action="action.added", actor=actor, subject=action.subject, detail=detail)
     return id
 
 
 def raise_overdue(conn: Connection[Any], now: datetime) -> None:
     """Raise the severity of overdue actions."""
-    for each in finding_store.list_findings(conn, kinds=[ACTION], limit=1000):
-        if each["due"] < now.date() and each["severity"] != "high":
-            said = each["detail"]
+    for finding in finding_store.list_findings(conn, kinds=[ACTION], limit=1000):
+        if finding["due"] < now.date() and finding["severity"] != "high":
+            detail = finding["detail"]
             finding_store.report(
                 conn,
                 corrective_action(
-                    each["subject"], said["says"], said["control"], each["owner"], each["due"], each["mark"], now.date()
+                    finding["subject"], detail["says"], detail["control"], finding["owner"], finding["due"],
+                    finding["mark"], now.date(),
                 ),
             )  # fmt: skip

@@ -1,6 +1,6 @@
-"""The acts of the demo, each on the running installation and through the same API as everybody else.
+"""The acts of the demo, executed on the running installation through the same API that everybody uses.
 
-No result is made up: an act that fails raises its error.
+Results are never simulated: an act that fails raises its error.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ RACE_AT_ONCE = 64
 
 @dataclass(frozen=True, slots=True)
 class ActOptions:
-    """What the visitor chose; None means the act's default."""
+    """Options of an act that the visitor chose; None means the act's default."""
 
     person: str | None = None
     workload: str | None = None
@@ -62,8 +62,8 @@ def cloud_down(services: Services, _: Caller, __: ActOptions) -> dict[str, Any]:
     names = _scripted_clouds(services)
     for name in names:
         post_local(services.home, name, "/control", {"mode": "down"})
-    told = [f"{', '.join(names)} now resets every connection.", "Watch the lines swing to the fallbacks."]
-    return {"title": "The cloud is down", "services": names, "told": told}
+    sentences = [f"{', '.join(names)} now resets every connection.", "Watch the lines swing to the fallbacks."]
+    return {"title": "The cloud is down", "services": names, "told": sentences}
 
 
 def cloud_up(services: Services, _: Caller, __: ActOptions) -> dict[str, Any]:
@@ -74,42 +74,42 @@ def cloud_up(services: Services, _: Caller, __: ActOptions) -> dict[str, Any]:
     return {"title": "The cloud is back", "services": names, "told": [f"{', '.join(names)} answers again."]}
 
 
-def ask_as(services: Services, caller: Caller, told: ActOptions) -> dict[str, Any]:
-    """Ask the same question as two people (or the named one): answers depend on what each may read."""
-    question = told.question or HR_QUESTION
-    workload = told.workload or WORKLOAD
-    people = (told.person,) if told.person else ASKERS
+def ask_as(services: Services, caller: Caller, options: ActOptions) -> dict[str, Any]:
+    """Ask the same question as two people (or as one named person): the answers depend on what each may read."""
+    question = options.question or HR_QUESTION
+    workload = options.workload or WORKLOAD
+    people = (options.person,) if options.person else ASKERS
     answers = [_ask(services, caller, workload, person, question) for person in people]
-    lines = [f"{a['person']} was given {quantity(len(a['sources']), 'passage')}: {_paths(a)}." for a in answers]
-    return {"title": "The same question as two people", "question": question, "answers": answers, "told": lines}
+    sentences = [f"{a['person']} was given {quantity(len(a['sources']), 'passage')}: {_paths(a)}." for a in answers]
+    return {"title": "The same question as two people", "question": question, "answers": answers, "told": sentences}
 
 
-def revoke_hr(services: Services, caller: Caller, told: ActOptions) -> dict[str, Any]:
+def revoke_hr(services: Services, caller: Caller, options: ActOptions) -> dict[str, Any]:
     """Remove a person from the group hr; the next retrieval no longer finds its documents."""
-    person = told.person or ASKERS[1]
+    person = options.person or ASKERS[1]
     with services.transaction() as conn:
         number = identity.remove_member(conn, caller.actor, "hr", person)
     effective = policy_effect(services, number)
-    told_lines = [f"{person} is out of the group hr.", "Ask again: what only hr may read is gone."]
-    return {"title": "Access is revoked", "person": person, "effective": effective, "told": told_lines}
+    sentences = [f"{person} is out of the group hr.", "Ask again: what only hr may read is gone."]
+    return {"title": "Access is revoked", "person": person, "effective": effective, "told": sentences}
 
 
-def restore_hr(services: Services, caller: Caller, told: ActOptions) -> dict[str, Any]:
+def restore_hr(services: Services, caller: Caller, options: ActOptions) -> dict[str, Any]:
     """Add the person to the group hr again."""
-    person = told.person or ASKERS[1]
+    person = options.person or ASKERS[1]
     with services.transaction() as conn:
         number = identity.add_member(conn, caller.actor, "hr", person)
-    told_lines = [f"{person} is in the group hr again."]
+    sentences = [f"{person} is in the group hr again."]
     return {
         "title": "Access is back",
         "person": person,
         "effective": policy_effect(services, number),
-        "told": told_lines,
+        "told": sentences,
     }
 
 
 def budget_race(services: Services, caller: Caller, _: ActOptions) -> dict[str, Any]:
-    """200 equal calls at once against a budget for 100 a day; the cloud is brought back first, where it is down."""
+    """Make 200 equal calls at once against a budget for 100 a day, after bringing the cloud back if it is down."""
     gateway = services.gateway()
     for name in _scripted_clouds(services):
         post_local(services.home, name, "/control", {"mode": "ok"})
@@ -118,10 +118,10 @@ def budget_race(services: Services, caller: Caller, _: ActOptions) -> dict[str, 
     body = {"model": RACE_WORKLOAD, "messages": [{"role": "user", "content": "ping"}], "max_tokens": 8}
     try:
         with ThreadPoolExecutor(RACE_AT_ONCE) as pool:
-            found = list(pool.map(lambda _: _outcome(*post_chat(gateway, key, body)), range(RACE_CALLS)))
+            results = list(pool.map(lambda _: _outcome(*post_chat(gateway, key, body)), range(RACE_CALLS)))
     finally:
         _drop_key(services, caller, key_id)
-    outcomes = Counter(found)
+    outcomes = Counter(results)
     seconds = time.monotonic() - began
     lines = [
         f"{RACE_CALLS} calls in {seconds:.1f} s: {outcomes['served']} were served, "
@@ -176,7 +176,7 @@ def rollback(services: Services, caller: Caller, _: ActOptions) -> dict[str, Any
 
 def _workloads(conn: Connection[Any], number: int) -> set[str]:
     """Names of the workloads that a blueprint serves."""
-    return {each.name for each in blueprint_at(conn, number).workloads}
+    return {workload.name for workload in blueprint_at(conn, number).workloads}
 
 
 def _small_change(files: dict[str, str]) -> dict[str, str]:
@@ -248,6 +248,7 @@ def random_entry_offset(bundle: bytes) -> int:
 
 
 def _ask(services: Services, caller: Caller, workload: str, person: str, question: str) -> dict[str, Any]:
+    """Ask a question as a person with a temporary key; returns the answer with its passages."""
     gateway = services.gateway()
     key_id, key = _key(services, caller, workload, person)
     try:
@@ -270,16 +271,19 @@ def _ask(services: Services, caller: Caller, workload: str, person: str, questio
 
 
 def _paths(answer: dict[str, Any]) -> str:
-    found = {f"{source['source']}/{source['path']}" for source in answer["sources"]}
-    return ", ".join(sorted(found)) or "nothing that answers it"
+    paths = {f"{source['source']}/{source['path']}" for source in answer["sources"]}
+    return ", ".join(sorted(paths)) or "nothing that answers it"
 
 
 def _key(services: Services, caller: Caller, workload: str, person: str | None) -> tuple[UUID, str]:
     """A key for one act. To ask as somebody is to act as them, and is recorded as such."""
     with services.transaction() as conn:
-        who = None if person is None else find_person_id(conn, person)
+        person_id = None if person is None else find_person_id(conn, person)
     return create_brief_key(
-        services, caller.actor if who is None else ActingAs(person_actor(who), caller.real), workload, who
+        services,
+        caller.actor if person_id is None else ActingAs(person_actor(person_id), caller.real),
+        workload,
+        person_id,
     )
 
 

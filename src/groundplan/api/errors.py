@@ -82,8 +82,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(GroundplanError, on_groundplan_error)
     app.add_exception_handler(RequestValidationError, on_invalid_request)
     app.add_exception_handler(HTTPException, on_http_error)
-    for each in INFRASTRUCTURE_ERRORS:
-        app.add_exception_handler(each, _on_infrastructure_error)
+    for kind in INFRASTRUCTURE_ERRORS:
+        app.add_exception_handler(kind, _on_infrastructure_error)
     app.add_exception_handler(OSError, _on_os_error)
     app.add_exception_handler(Exception, _on_unexpected_error)
 
@@ -157,11 +157,11 @@ def _database_error(error: Exception) -> GroundplanError:
 
 
 def _conflict(error: UniqueViolation) -> GroundplanError:
-    """A unique constraint was violated: two requests made the same thing at once, and each had checked before. The
+    """A unique constraint was violated: two concurrent requests created the same, and each had checked before. The
     second gets the conflict that it would have got a moment later."""
-    log.warning("made twice at the same time: %s", error.diag.constraint_name)
+    log.warning("created by two requests at the same time: %s", error.diag.constraint_name)
     return Conflict(
-        "somebody else made the same at this moment", code="made_meanwhile", hint="Nothing was changed; look again.",
+        "a concurrent request created the same", code="made_meanwhile", hint="Nothing was changed; read it again.",
     )  # fmt: skip
 
 
@@ -170,7 +170,7 @@ def _unstorable(error: Exception) -> GroundplanError:
     and no calendar can hold."""
     log.warning("a value of a request is refused: %s", error.__class__.__name__)
     return Invalid(
-        "a value of the request cannot be stored or looked for", code="value_invalid",
+        "a value of the request cannot be stored or searched for", code="value_invalid",
         hint="Leave out NUL characters, and numbers and dates out of any range.",
     )  # fmt: skip
 
@@ -182,7 +182,7 @@ async def _on_os_error(request: Request, error: Exception) -> JSONResponse:
     log.warning("%s: %s", error.filename, error.strerror)
     error_body = Unavailable(
         f"{error.filename or 'a file'} cannot be used: {error.strerror}", code="file_unusable",
-        hint="Look at the disk of HOME and at its free space, and how many files may be open; then ask again.",
+        hint="Check the disk of HOME, its free space, and the limit of open files; then try again.",
         retry_after=5.0,
     )  # fmt: skip
     return scim_response(request, response_for(error_body))

@@ -23,41 +23,41 @@ _TEXT_ENDPOINTS = ("chat.completions", "messages", "responses", "completions")
 
 
 def explain_call(facts: Facts) -> list[str]:
-    """Explain a receipt: what was asked, what happened at each attempt, and what it cost."""
+    """Explain a receipt: the request, the course of each attempt, and the cost."""
     lines = [f"Call to {facts['workload']} at {facts['at']}, under blueprint {facts['blueprint']}."]
     if facts["who"] is not None:
         lines.append(f"It was made by {facts['who']}{' in the demo' if facts['acting'] else ''}.")
-    said = [f"the {name} {facts[name]}" for name in ("feature", "ticket") if facts.get(name)]
-    if said:
-        lines.append(f"Its caller says that it is for {' and '.join(said)}.")
+    labels = [f"the {name} {facts[name]}" for name in ("feature", "ticket") if facts.get(name)]
+    if labels:
+        lines.append(f"Its caller says that it is for {' and '.join(labels)}.")
     if facts.get("tool"):
         lines.append(f"It was a use of the tool {facts['tool']}.")
     ending = _ENDINGS.get(str(facts["status"]), str(facts["status"]))
     if facts["status"] == "ok" and any(step["step"] == "estimate" for step in facts.get("steps", ())):
         ending = "It was estimated, as its caller asked, and not made."
-    told = f": {facts['refusal']}" if facts.get("refusal") else ""
-    code = f" Reason: {facts['error_code']}{told}." if facts.get("error_code") else ""
+    detail = f": {facts['refusal']}" if facts.get("refusal") else ""
+    code = f" Reason: {facts['error_code']}{detail}." if facts.get("error_code") else ""
     lines.append(ending + code)
     lines += [_attempt(attempt) for attempt in facts.get("attempts", ())]
     if facts["status"] != "refused":
         lines.append(f"Reserved {facts['reserved_usd']} USD, charged {facts['cost_usd']} USD.{_savings(facts)}")
-    beside = facts.get("allocated") if facts["status"] != "refused" else None
-    if beside is not None:
-        carried = f"It carries {beside['cost_usd']} USD of what is allocated beside the calls of {beside['day']}."
-        lines.append(carried if beside["known"] else f"{beside['told'][:1].upper()}{beside['told'][1:]}.")
+    allocated = facts.get("allocated") if facts["status"] != "refused" else None
+    if allocated is not None:
+        carried = f"Its share of the costs allocated on {allocated['day']} is {allocated['cost_usd']} USD."
+        lines.append(carried if allocated["known"] else f"{allocated['told'][:1].upper()}{allocated['told'][1:]}.")
     return lines
 
 
 def _savings(facts: Facts) -> str:
-    """What caches saved: the gateway's, and the provider's own prompt cache."""
-    named = (("saved_usd", "The cache saved"), ("prefix_saved_usd", "The provider's own cache saved"))
-    return "".join(f" {words} {facts[name]} USD." for name, words in named if float(facts.get(name) or 0))
+    """The savings by caches: the gateway's, and the provider's own prompt cache."""
+    amounts = (("saved_usd", "The cache saved"), ("prefix_saved_usd", "The provider's own cache saved"))
+    return "".join(f" {words} {facts[name]} USD." for name, words in amounts if float(facts.get(name) or 0))
 
 
 def _attempt(attempt: Facts) -> str:
-    where = f"Attempt {attempt['number'] + 1} went to {attempt['deployment']} at {attempt['site']}"
+    target = f"Attempt {attempt['number'] + 1} went to {attempt['deployment']} at {attempt['site']}"
     estimated = ", estimated" if attempt.get("estimated") else ""
-    return f"{where}: {_outcome(attempt)}, {attempt['cost_usd']} USD{estimated}{_times(attempt)}."
+    return f"{target}: {_outcome(attempt)}, {attempt['cost_usd']} USD{estimated}{_times(attempt)}."
 
 
 _ERROR_FLAGS = frozenset({"no_connection", "connect_timeout", "timeout", "cut", "malformed", "no_room"})
@@ -66,14 +66,14 @@ _ERROR_FLAGS = frozenset({"no_connection", "connect_timeout", "timeout", "cut", 
 
 def _outcome(attempt: Facts) -> str:
     """How an attempt ended, with the error where no status names it."""
-    wrong = "".join(f" ({flag})" for flag in attempt.get("flags") or () if flag in _ERROR_FLAGS)
-    return f"{attempt['outcome']}{wrong}".replace("_", " ")
+    error_flags = "".join(f" ({flag})" for flag in attempt.get("flags") or () if flag in _ERROR_FLAGS)
+    return f"{attempt['outcome']}{error_flags}".replace("_", " ")
 
 
 def _times(attempt: Facts) -> str:
     """The measured times of an attempt: start, connection, first byte, duration."""
-    named = (("began after", "started_ms"), ("connected in", "connect_ms"), ("first byte after", "first_byte_ms"))
-    parts = [f"{words} {attempt[field]:.1f} ms" for words, field in named if attempt.get(field) is not None]
+    fields = (("began after", "started_ms"), ("connected in", "connect_ms"), ("first byte after", "first_byte_ms"))
+    parts = [f"{words} {attempt[field]:.1f} ms" for words, field in fields if attempt.get(field) is not None]
     if attempt.get("duration_ms") is not None:
         parts.append(f"took {attempt['duration_ms']:.1f} ms")
     return f"; {', '.join(parts)}" if parts else ""
@@ -88,7 +88,7 @@ CACHED_REQUESTS = {
 
 def explain_source(facts: Facts, placement: Placement | None, *, routes: bool = False) -> list[str]:
     """Explain where the answer of a receipt came from: the cache, the router or the placement, and which attempts
-    failed before. `routes`: the workload's router chooses for callers that name no model."""
+    failed before. `routes`: the workload has a router, which chooses for callers that name no model."""
     if facts["cache"] in CACHED_REQUESTS:
         return [f"It is the answer that {CACHED_REQUESTS[facts['cache']]} got before; no model was asked."]
     if facts["status"] == "ok" and not facts["attempts"] and facts.get("endpoint") in _TEXT_ENDPOINTS:
@@ -96,7 +96,7 @@ def explain_source(facts: Facts, placement: Placement | None, *, routes: bool = 
     lines, route, answered = [], facts.get("route"), facts["deployment"]
     attempts: list[Facts] = facts["attempts"]
     last = next((attempt for attempt in attempts if attempt["outcome"] == "ok"), None)
-    vain = [attempt for attempt in attempts if attempt["outcome"] != "ok"]
+    failed = [attempt for attempt in attempts if attempt["outcome"] != "ok"]
     first = answered
     if route is not None:
         lines.append(f"{route['model']} was chosen ({route['by']}): {route['reason']}.")
@@ -108,12 +108,11 @@ def explain_source(facts: Facts, placement: Placement | None, *, routes: bool = 
     elif placement is not None and placement.primary is not None and _is_placed(facts, placement):
         first = placement.primary
         lines.append(f"It is placed at {first}: {placement.binding}.")
-    lines += [_failed_attempt(attempt, facts, last) for attempt in vain]
-    before = [
-        attempt for attempt in vain if not _has_flag(attempt, "hedge")
-    ]  # a hedge is beside another, not before it
-    if last is not None and (told := _answer_note(last, before, in_place=first != answered)):
-        lines.append(f"{answered}{told}")
+    lines += [_failed_attempt(attempt, facts, last) for attempt in failed]
+    # a hedge runs in parallel to another attempt, not before it
+    before = [attempt for attempt in failed if not _has_flag(attempt, "hedge")]
+    if last is not None and (note := _answer_note(last, before, in_place=first != answered)):
+        lines.append(f"{answered}{note}")
     return lines
 
 
@@ -127,8 +126,8 @@ def _is_placed(facts: Facts, placement: Placement) -> bool:
 
 
 def _answer_note(last: Facts, before: list[Facts], *, in_place: bool) -> str:
-    """How the successful attempt came about, after the failed attempts `before` it; empty where it was the first.
-    `in_place`: its deployment is not the first choice of the call."""
+    """How the successful attempt `last` came about, after the failed attempts `before` it; empty if it was the first.
+    `in_place`: its deployment was not the first choice for the call."""
     if _has_flag(last, "resumed"):
         return " went on from there."
     if _has_flag(last, "hedge"):
@@ -144,21 +143,21 @@ def _has_flag(attempt: Facts, flag: str) -> bool:
 
 def _failed_attempt(attempt: Facts, facts: Facts, last: Facts | None) -> str:
     """How an attempt ended that gave no answer; `last` is the successful one."""
-    name, beside = attempt["deployment"], " as well" if _has_flag(attempt, "hedge") else ""
+    name, as_well = attempt["deployment"], " as well" if _has_flag(attempt, "hedge") else ""
     begun = attempt["outcome"] == "failed" and attempt["http_status"] == 200
     later = facts["attempts"][facts["attempts"].index(attempt) + 1 :]
-    if begun and (any(_has_flag(each, "resumed") for each in later) or facts.get("error_code") == "stream_broken"):
+    if begun and (any(_has_flag(item, "resumed") for item in later) or facts.get("error_code") == "stream_broken"):
         return f"{name} broke off in the middle of its answer."
-    if attempt["outcome"] == "cancelled" and last is not None and (beside or _has_flag(last, "hedge")):
-        return f"{name} was asked{beside} and had said nothing when {last['deployment']} answered: cancelled."
+    if attempt["outcome"] == "cancelled" and last is not None and (as_well or _has_flag(last, "hedge")):
+        return f"{name} was asked{as_well} and had said nothing when {last['deployment']} answered: cancelled."
     answered = attempt["http_status"]
-    meant = f": {REFUSAL_MEANINGS[answered]}" if answered in REFUSAL_MEANINGS else ""
-    status = f" (HTTP {answered}{meant})" if answered else ""
-    return f"{name} was asked{beside} and gave no answer: {_outcome(attempt)}{status}."
+    meaning = f": {REFUSAL_MEANINGS[answered]}" if answered in REFUSAL_MEANINGS else ""
+    status = f" (HTTP {answered}{meaning})" if answered else ""
+    return f"{name} was asked{as_well} and gave no answer: {_outcome(attempt)}{status}."
 
 
 def explain_change(facts: Facts) -> list[str]:
-    """Explain a change: who requested it, what it needs, who decided."""
+    """Explain a change: who requested it, which approvals it needs, who decided."""
     lines = [f"A change of type {facts['type']} on blueprint {facts['base']}, asked for by {facts['requested_by']}."]
     lines.append(f"It is {facts['state']}.")
     lines += [f"It needs {need['duty']} of {need['subject']}." for need in facts["needs"]]
@@ -169,14 +168,16 @@ def explain_change(facts: Facts) -> list[str]:
 def _approval(approval: Facts) -> str:
     marks = [name for name in ("unseparated", "demo") if approval[name]]
     marks += ["withdrawn"] if approval["withdrawn_at"] else []
-    told = f" ({', '.join(marks)})" if marks else ""
-    return f"{approval['name']} {approval['decision']} it as {approval['duty']} of {approval['subject']}{told}."
+    suffix = f" ({', '.join(marks)})" if marks else ""
+    return f"{approval['name']} {approval['decision']} it as {approval['duty']} of {approval['subject']}{suffix}."
 
 
 def explain_key(facts: Facts) -> list[str]:
     """Explain a key: what it may do, and its state."""
-    who = f"carries the permissions of {facts['user']}" if facts["user"] else "carries nobody's permissions"
-    lines = [f"A key for {facts['workload']}, made by {facts['created_by']} at {facts['created_at']}; it {who}."]
+    permissions = f"carries the permissions of {facts['user']}" if facts["user"] else "carries nobody's permissions"
+    lines = [
+        f"A key for {facts['workload']}, made by {facts['created_by']} at {facts['created_at']}; it {permissions}."
+    ]
     lines.append(f"It is {facts['state']}.")
     if facts["acts_for_others"]:
         lines.append("It may name other people in groundplan-on-behalf-of.")
@@ -195,7 +196,7 @@ def explain_blueprint(facts: Facts) -> list[str]:
 
 def explain_missing_approvals(lapses: Iterable[Problem]) -> list[str]:
     """Explain which missing approvals would refuse such a call today."""
-    return [_lapse(each) for each in lapses] or ["What it uses is approved now."]
+    return [_lapse(lapse) for lapse in lapses] or ["What it uses is approved now."]
 
 
 def _lapse(problem: Problem) -> str:
@@ -209,7 +210,7 @@ def explain_scope(
     lines = [f"{kill['scope']} is stopped since {kill['at']}: {kill['reason']}" for kill in kills]
     if not lines:
         lines.append(f"{subject} is not stopped.")
-    lines += [_lapse(each) for each in lapses]
+    lines += [_lapse(lapse) for lapse in lapses]
     for placement in placements:
         lines.append(f"It runs at {placement.primary or 'no deployment'}: {placement.binding}.")
         for option in placement.alternatives:

@@ -24,8 +24,8 @@ _IDENTITY = re.compile(r"\S+ \d{4}-\d\d-\d\dT[\d:.]+Z")
 
 
 def prepare_home(home: Home) -> None:
-    """Create HOME, its keys and the operator's token where they are missing. Raises `Unavailable` for a key file that
-    is damaged, before any process is started that would fail for it again and again."""
+    """Create HOME, its keys and the operator's token if they are missing. Raises `Unavailable` for a damaged key file,
+    before any process is started that would fail because of it again and again."""
     home.create()
     create_keys(home)
     for name in SIGNING_KEYS:
@@ -41,29 +41,33 @@ def check_database(home: Home, settings: Settings) -> None:
     Raises `Conflict` (`database_differs`), `Unavailable` (also `home_damaged`).
     """
     before = _read_text(home.database)
-    if before and before != (found := _first_identity(home, settings)):
+    if before and before != (identity := _first_identity(home, settings)):
         if not _IDENTITY.fullmatch(before):
-            agrees = found is not None and found.startswith(before)
-            told = "the part that is left is of this database" if agrees else "what is left of it says of none which"
+            agrees = identity is not None and identity.startswith(before)
+            detail = (
+                "its readable part names this database" if agrees else "its readable part does not identify a database"
+            )
             raise Unavailable(
-                f"{home.database}, which says from which database {home.root} is served, is damaged: {told}",
+                f"{home.database}, which says from which database {home.root} is served, is damaged: {detail}",
                 code="home_damaged",
                 hint="Be sure that this is the database that it was served from before (GROUNDPLAN_DATABASE_URL, or "
                 "that in HOME), and delete that file: `up` writes it again.",
             )
-        told = "has nothing of it" if found is None else "is that of another installation"
+        detail = "has nothing of it" if identity is None else "is that of another installation"
         raise Conflict(
-            f"{home.root} was served from another database than this one, which {told}",
+            f"{home.root} was served from another database than this one, which {detail}",
             code="database_differs",
-            hint="Name that one in GROUNDPLAN_DATABASE_URL. Where it is lost, `groundplan restore` a backup into a new "
-            "HOME, or begin anew in one with this one's folders keys and journal, which has what is in no ledger yet.",
+            hint="Name that one in GROUNDPLAN_DATABASE_URL. If it is lost, `groundplan restore` a backup into a new "
+            "HOME, or start in a new HOME with the folders keys and journal of this one: the journal has calls that "
+            "are in no ledger yet.",
         )
 
 
 def note_database(home: Home, settings: Settings) -> None:
-    """Write to HOME which database it is served from, once that has a blueprint; the first apply may come later."""
-    if not _read_text(home.database) and (found := _first_identity(home, settings)) is not None:
-        write_atomically(home.database, f"{found}\n".encode())
+    """Record in HOME from which database it is served, once that database has a blueprint; the first apply may come
+    later."""
+    if not _read_text(home.database) and (identity := _first_identity(home, settings)) is not None:
+        write_atomically(home.database, f"{identity}\n".encode())
 
 
 def _first_identity(home: Home, settings: Settings) -> str | None:
@@ -89,7 +93,7 @@ def check_keys(home: Home, settings: Settings) -> None:
         signed = release_store.newest_key_id(conn)
     if signed is not None and signed != key_id(load_public(home, "blueprint")):
         raise Conflict(
-            f"what this database serves was signed with another key than that of {home.keys}",
+            f"the blueprint in this database was signed with another key than that in {home.keys}",
             code="keys_differ",
             hint=f"Put the folder keys of the HOME that made it in the place of {home.keys}, and its operator.token "
             "beside it (docs/cli.md, On your own PostgreSQL); where that is lost, `groundplan restore` a backup.",
@@ -97,14 +101,14 @@ def check_keys(home: Home, settings: Settings) -> None:
 
 
 def genesis_if_empty(home: Home, settings: Settings, workspace: Path | None, demo: bool) -> bool:
-    """Make blueprint 1 where there is none and a workspace is given; returns whether it did. Where there is a
-    blueprint, the workspace is not read: its problems must not stop what is served. Raises `Invalid`."""
+    """Create blueprint 1 if there is no blueprint and a workspace is given; returns whether it did. If there is a
+    blueprint, the workspace is not read, so that its problems cannot stop what is served. Raises `Invalid`."""
     if workspace is None:
         return False
     with connect(database_url(home, settings, "control")) as conn:
         if release_store.newest_blueprint(conn) is not None:
             return False
-        made = Releases(home, demo=demo).genesis(conn, load(workspace).files)
-        if made:  # before it is committed: no later start does it
+        is_made = Releases(home, demo=demo).genesis(conn, load(workspace).files)
+        if is_made:  # before the commit: no later start would write it
             write_atomically(home.workspace, f"{workspace}\n".encode())
-    return made
+    return is_made

@@ -53,14 +53,14 @@ def ledger_problems(home: Home, gateways: Iterable[dict[str, Any]], now: datetim
 
 def missing_key_problems(blueprint: Blueprint | None) -> list[str]:
     """Problems of deployments whose keys this process cannot resolve; gateway workers on this machine cannot either."""
-    found: dict[str, list[str]] = {}
-    for each in blueprint.deployments if blueprint is not None else ():
-        for reference in (each.key, *(key.key for key in each.keys), each.proxy_key):
+    by_reference: dict[str, list[str]] = {}
+    for deployment in blueprint.deployments if blueprint is not None else ():
+        for reference in (deployment.key, *(key.key for key in deployment.keys), deployment.proxy_key):
             if reference is not None:
-                found.setdefault(reference, []).append(each.name)
+                by_reference.setdefault(reference, []).append(deployment.name)
     return [
         f"calls of {_names(names)} will fail: {why}"
-        for reference, names in found.items()
+        for reference, names in by_reference.items()
         if (why := _secret_problem(reference))
     ]
 
@@ -72,8 +72,8 @@ def certificate_problems(files: ServerFiles | None, now: datetime) -> list[str]:
     try:
         files.context()
     except Invalid as error:
-        told = "gateway workers that run show the one of before, and one that starts serves nobody"
-        return [f"{error.message}: {told}. {error.hint}"]
+        consequence = "running gateway workers still use the previous one, and a worker that starts cannot serve"
+        return [f"{error.message}: {consequence}. {error.hint}"]
     return [ending] if (ending := problem(files.cert, now)) else []
 
 

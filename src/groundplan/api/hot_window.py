@@ -24,17 +24,17 @@ def hot_window_start(services: Services, conn: Connection[Any]) -> date:
 
 def report_archive_problem(services: Services, kind: str, what: str, error: GroundplanError | OSError) -> None:
     """Open a finding of `kind` that `what` ("Facts", "Entries of calls") cannot be archived, and why."""
-    told = error if isinstance(error, GroundplanError) else _file_error(error)
+    cause = error if isinstance(error, GroundplanError) else _file_error(error)
     older = quantity(services.settings.archive_days, "day")
-    found = Finding(
+    finding = Finding(
         kind=kind,
         subject="company",
-        message=f"{what} that are older than {older} stay in the database: {told.message}.",
-        hint=told.hint,
-        detail={"code": told.code},
+        message=f"{what} that are older than {older} stay in the database: {cause.message}.",
+        hint=cause.hint,
+        detail={"code": cause.code},
     )
     with services.transaction() as conn:
-        finding_store.report(conn, found)
+        finding_store.report(conn, finding)
 
 
 def _file_error(error: OSError) -> GroundplanError:

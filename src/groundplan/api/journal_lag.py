@@ -37,7 +37,7 @@ def journal_lag(folder: Path, segment: int | None, position: int | None) -> int:
 
 
 def first_unshipped_at(folder: Path, segment: int | None, position: int | None) -> int | None:
-    """When the first unshipped record was written, in milliseconds since the epoch; None where there is none with a
+    """When the first unshipped record was written, in milliseconds since the epoch; None if there is none with a
     time."""
     with suppress(OSError):
         for number in segment_numbers(folder):

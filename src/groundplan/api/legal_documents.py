@@ -34,35 +34,37 @@ def fill_document(services: Services, conn: Connection[Any], current: Current, n
             f"there is no workload {workload[:63]}", code="workload_unknown", hint="GET /api/workloads lists them."
         )
     evidence = controls.decisive_evidence(conn, now, workloads=[workload])
-    shown = _evidence(evidence, now)
-    known = DocumentInput(
+    valid_evidence = _evidence(evidence, now)
+    document_input = DocumentInput(
         workspace=current.workspace,
         blueprint=current.blueprint,
         workload=workload,
         usage=_usage(conn, workload, now),
-        evidence=shown,
+        evidence=valid_evidence,
         changes=_changes(conn, workload),
         frameworks=_frameworks(conn, evidence, workload, now),
-        findings=len([each for each in finding_store.list_findings(conn) if each["subject"] == f"workload/{workload}"]),
+        findings=len(
+            [finding for finding in finding_store.list_findings(conn) if finding["subject"] == f"workload/{workload}"]
+        ),
     )
     company = current.workspace.company.title or current.blueprint.company
     return fill(
-        chosen, facts(known), shown, workload=workload, company=company,
+        chosen, facts(document_input), valid_evidence, workload=workload, company=company,
         blueprint=current.blueprint.number, on=now.date(),
     )  # fmt: skip
 
 
-def _evidence(known: DecisiveEvidence, now: datetime) -> list[DocumentEvidence]:
+def _evidence(evidence: DecisiveEvidence, now: datetime) -> list[DocumentEvidence]:
     """The valid evidence."""
     return [
-        DocumentEvidence(each.what, each.says, str(each.id), each.valid_until, each.link)
-        for each in known.values()
-        if each.counts and each.holds and each.valid_until > now
+        DocumentEvidence(item.what, item.says, str(item.id), item.valid_until, item.link)
+        for item in evidence.values()
+        if item.counts and item.holds and item.valid_until > now
     ]
 
 
 def _usage(conn: Connection[Any], workload: str, now: datetime) -> dict[str, int]:
-    wanted = {
+    query = {
         "since": now - PERIOD,
         "until": now,
         "workload": workload,
@@ -70,35 +72,35 @@ def _usage(conn: Connection[Any], workload: str, now: datetime) -> dict[str, int
         "deployment": None,
         "demo": None,
     }
-    rows = rollup_store.calls_by(conn, [], wanted)
+    rows = rollup_store.calls_by(conn, [], query)
     if not rows or not rows[0]["calls"]:
         return {}
-    calls, told = int(rows[0]["calls"]), cost_store.outcomes(conn, now - PERIOD, now)
-    reported = next((int(row["reported"]) for row in told if row["workload"] == workload), 0)
+    calls, outcomes = int(rows[0]["calls"]), cost_store.outcomes(conn, now - PERIOD, now)
+    reported = next((int(row["reported"]) for row in outcomes if row["workload"] == workload), 0)
     return {"calls": calls, "failed": calls - int(rows[0]["ok"] or 0), "outcomes": reported}
 
 
 def _changes(conn: Connection[Any], workload: str) -> list[Change]:
     """Blueprints that changed the workload, the newest first."""
-    found: list[Change] = []
+    changes: list[Change] = []
     later: tuple[Change, Workload | None] | None = None
     for number, then, at, reason in release_store.workload_history(conn, workload):
         if later is not None and later[1] != then:
-            found.append(later[0])
-        if len(found) == MAX_CHANGES:
-            return found
+            changes.append(later[0])
+        if len(changes) == MAX_CHANGES:
+            return changes
         later = Change(number, at, reason), then
     if later is not None and later[1] is not None:
-        found.append(later[0])
-    return found
+        changes.append(later[0])
+    return changes
 
 
 def _frameworks(
-    conn: Connection[Any], known: DecisiveEvidence, workload: str, now: datetime
+    conn: Connection[Any], evidence: DecisiveEvidence, workload: str, now: datetime
 ) -> dict[str, tuple[int, int]]:
-    found: dict[str, tuple[int, int]] = {}
-    for one in controls.frameworks(conn, now):
-        if workload in one.workloads:
-            told = coverage(assess(replace(one, workloads=(workload,)), known, now)[workload])
-            found[one.framework.name] = (int(told.get("satisfied", 0)), len(one.controls))
-    return found
+    coverage_by_name: dict[str, tuple[int, int]] = {}
+    for applied in controls.frameworks(conn, now):
+        if workload in applied.workloads:
+            counts = coverage(assess(replace(applied, workloads=(workload,)), evidence, now)[workload])
+            coverage_by_name[applied.framework.name] = (int(counts.get("satisfied", 0)), len(applied.controls))
+    return coverage_by_name

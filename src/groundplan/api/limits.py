@@ -22,15 +22,15 @@ def limits_json(
     """Limits and budgets as JSON, the most used first.
 
     `spans`: what gateways have taken (`store.limit_spans`); `used`: use of budgets (`budgets.current_budget_use`);
-    `who`: names for the ids of users, keys and experiments, used in the `title` of a budget. What is taken includes
-    what gateways hold: the bound of open calls, and beside it at most an eighth of the rest or the bound of one more
+    `who`: names for the ids of users, keys and experiments, used in the `title` of a budget. The taken amount includes
+    what gateways hold: the bound of open calls, and in addition at most an eighth of the rest or the bound of one more
     call, which is given back when others need it.
     """
-    declared = {(each.type, each.name, each.period): each for each in blueprint.limits} if blueprint else {}
-    counted = {each.name for each in blueprint.workloads if each.calls_per_day is not None} if blueprint else set()
+    declared = {(item.type, item.name, item.period): item for item in blueprint.limits} if blueprint else {}
+    counted = {item.name for item in blueprint.workloads if item.calls_per_day is not None} if blueprint else set()
     budgets = {budget.name: budget for budget in blueprint.budgets} if blueprint else {}
     keys = dict(_keys(blueprint)) if blueprint else {}
-    limits = [each for span in spans if (each := _limit(declared, counted, keys, span, who)) is not None]
+    limits = [item for span in spans if (item := _limit(declared, counted, keys, span, who)) is not None]
     money = []
     for row in used:
         budget = budgets.get(row["budget"])
@@ -53,11 +53,11 @@ def limits_json(
 
 def _keys(blueprint: Blueprint) -> Iterator[tuple[str, tuple[str, str]]]:
     """Yield (mark, (name, description)) of each provider key; its use is counted under the mark."""
-    for place in blueprint.deployments:
-        for index, key in enumerate(place.keys):
+    for deployment in blueprint.deployments:
+        for index, key in enumerate(deployment.keys):
             yield (
-                f"{place.name}#{key.fingerprint}",
-                (f"{place.name}#{index}", f"key {index + 1} of deployment/{place.name}"),
+                f"{deployment.name}#{key.fingerprint}",
+                (f"{deployment.name}#{index}", f"key {index + 1} of deployment/{deployment.name}"),
             )
 
 
@@ -68,29 +68,29 @@ def _limit(
     span: Mapping[str, Any],
     who: Mapping[str, str],
 ) -> dict[str, Any] | None:
-    what, name, *each = span["name"].split("/", 2)
-    period = "now" if what == "concurrent" else _PERIODS.get(len(span["span"]), "")
-    found = declared.get((what, name, period))
-    subject = each[0] if each else ""
+    kind, name, *subject_parts = span["name"].split("/", 2)
+    period = "now" if kind == "concurrent" else _PERIODS.get(len(span["span"]), "")
+    limit = declared.get((kind, name, period))
+    subject = subject_parts[0] if subject_parts else ""
     owner, _, number = name.partition("#")
-    if found is not None:
-        covers = found.covers
+    if limit is not None:
+        covers = limit.covers
     elif name in keys:
         name, covers = keys[name]
     elif number and owner in counted:
         name, covers = "calls_per_day", f"workload/{owner}"
     else:
-        return None  # of an earlier blueprint
-    most = span["amount"] if found is None else found.amount  # also before a gateway asks
-    share = _share(Decimal(span["granted"]), Decimal(most))
+        return None  # a limit of an earlier blueprint
+    amount = span["amount"] if limit is None else limit.amount  # the declared amount, which gateways may not use yet
+    share = _share(Decimal(span["granted"]), Decimal(amount))
     return {
         "limit": name,
         "covers": covers,
         "who": who.get(subject, subject) or covers,
-        "counts": what,
+        "counts": kind,
         "per": period,
-        "most": _amount(what, most),
-        "taken": _amount(what, span["granted"]),
+        "most": _amount(kind, amount),
+        "taken": _amount(kind, span["granted"]),
         "share": share,
         "near": share >= NEAR_SHARE,
         "frees_at": span["ends"],

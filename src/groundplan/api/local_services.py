@@ -13,7 +13,7 @@ from groundplan.core.home import Home
 
 
 def post_local(home: Home, name: str, path: str, body: Any, timeout: float = 30.0) -> Any:
-    """The decoded response of the service `name`. Raises `Unavailable` where it does not run or responds with an
+    """The decoded response of the service `name`. Raises `Unavailable` if it does not run or responds with an
     error."""
     endpoint = lookup(home, name)
     if endpoint is None:

@@ -62,7 +62,7 @@ class WorkloadsView:
     now: datetime
 
     def site_of(self, workload: str) -> str | None:
-        """The site of the workload's primary deployment; None where it is not served."""
+        """The site of the workload's primary deployment; None if it is not served."""
         chain = served.deployments if (served := self.served.get(workload)) else []
         return self.sites.get(chain[0]) if chain else None
 
@@ -74,9 +74,9 @@ def load_view(conn: Connection[Any], number: int, now: datetime, workload: str |
     return WorkloadsView(
         blueprint=blueprint,
         workspace=workspace,
-        served={each.name: each for each in blueprint.workloads},
-        placements={each.workload: each for each in blueprint.placements},
-        sites={each.name: each.site for each in blueprint.deployments},
+        served={item.name: item for item in blueprint.workloads},
+        placements={item.workload: item for item in blueprint.placements},
+        sites={item.name: item.site for item in blueprint.deployments},
         pending={change.subject: str(change.id) for change in changes},
         killed=frozenset(row["scope"] for row in store.kills(conn)),
         figures=load_figures(conn, sorted(workspace.workloads), now, workload),
@@ -98,28 +98,28 @@ def load_figures(
     today_of = CallFilter(workload=workload, since=datetime.combine(now.date(), time(), UTC))
     today = queries.cost_summary(conn, today_of)["by_workload"]
     latencies = queries.latency(conn, today_of)
-    asked = workloads if workload is None else [workload]
+    names = workloads if workload is None else [workload]
     return Figures(
         cost={row["workload"]: row["total_usd"] for row in today},
         calls={row["workload"]: row["calls"] for row in today},
         p95={row["workload"]: row["p95_ms"] for row in latencies},
         per_minute=traffic.calls_per_minute(conn, now),
         failing=traffic.failing_sites(conn, now - timedelta(seconds=OUTAGE_SECONDS)),
-        serving=traffic.answering_sites(conn, asked, now - timedelta(seconds=LIVE_SECONDS)),
+        serving=traffic.answering_sites(conn, names, now - timedelta(seconds=LIVE_SECONDS)),
     )
 
 
 def sites_json(view: WorkloadsView) -> list[dict[str, Any]]:
-    """All sites. `down`: the newest attempt failed at each deployment there that was tried recently. `used`: calls go
+    """All sites. `down`: the newest attempt failed at each of its deployments that was tried recently. `used`: calls go
     or may go there. `left`: all traffic of its own workloads goes elsewhere, since a failed deployment is not tried for
     a while."""
     deployments: dict[str, list[str]] = {}
-    for each in view.blueprint.deployments:
-        deployments.setdefault(each.site, []).append(each.name)
+    for deployment in view.blueprint.deployments:
+        deployments.setdefault(deployment.site, []).append(deployment.name)
     serving: dict[str, set[str]] = {}
     for name in view.workspace.workloads:
-        if (home := view.site_of(name)) is not None and (there := view.figures.serving.get(name)) is not None:
-            serving.setdefault(home, set()).add(there)
+        if (home := view.site_of(name)) is not None and (serving_site := view.figures.serving.get(name)) is not None:
+            serving.setdefault(home, set()).add(serving_site)
     used = {view.sites.get(place) for workload in view.served.values() for place in workload.deployments}
     return [
         {
@@ -147,9 +147,9 @@ def select_workloads(view: WorkloadsView, limit: int, chosen: str | None) -> lis
     figures = view.figures
 
     def rank(name: str) -> tuple[bool, bool, float, float, str]:
-        moved = figures.serving.get(name) not in (None, view.site_of(name))
+        is_elsewhere = figures.serving.get(name) not in (None, view.site_of(name))
         cost = float(figures.cost.get(name, 0))
-        return name != chosen, not moved, -figures.per_minute.get(name, 0.0), -cost, name
+        return name != chosen, not is_elsewhere, -figures.per_minute.get(name, 0.0), -cost, name
 
     per_site = max(1, limit // len(by_site))
     return sorted(name for names in by_site.values() for name in sorted(names, key=rank)[:per_site])
@@ -174,8 +174,8 @@ def workloads_json(
 ) -> list[dict[str, Any]]:
     """All declared workloads, served or not, sorted by name; or those in `names`, in that order."""
     ready = {entry["workload"]: earned_shares(entry) for entry in readiness_json(conn, view.now, names)}
-    shown = sorted(view.workspace.workloads) if names is None else names
-    return [workload_json(view, view.workspace.workloads[name], ready.get(name, {})) for name in shown]
+    listed = sorted(view.workspace.workloads) if names is None else names
+    return [workload_json(view, view.workspace.workloads[name], ready.get(name, {})) for name in listed]
 
 
 def workload_json(view: WorkloadsView, doc: WorkloadDoc, ready: dict[str, float | None]) -> dict[str, Any]:
@@ -215,9 +215,9 @@ def workload_json(view: WorkloadsView, doc: WorkloadDoc, ready: dict[str, float 
 def detail_json(conn: Connection[Any], view: WorkloadsView, doc: WorkloadDoc, now: datetime) -> dict[str, Any]:
     """One workload in full: `workload_json` with its declaration, budgets and their use, placement, and the outcomes
     and latencies of its calls in the last 30 days."""
-    lately = CallFilter(workload=doc.name, since=datetime.combine(now.date(), time(), UTC) - RECENT_PERIOD)
+    recent_calls = CallFilter(workload=doc.name, since=datetime.combine(now.date(), time(), UTC) - RECENT_PERIOD)
     placement = view.placements.get(doc.name)
-    where = view.workspace.where("workload", doc.name)
+    location = view.workspace.where("workload", doc.name)
     scored = next(iter(readiness_json(conn, now, (doc.name,))), None)
     warnings: list[Problem] = []
     if placement is not None:
@@ -226,13 +226,13 @@ def detail_json(conn: Connection[Any], view: WorkloadsView, doc: WorkloadDoc, no
     return {
         **workload_json(view, doc, earned_shares(scored) if scored else {}),
         "declared": doc.model_dump(mode="json"),
-        "where": str(where),
+        "where": str(location),
         "budgets": _budgets(conn, view, doc.name, now),
         "placement": placement_json(placement) if placement else None,
-        "warnings": [problem_json(each) for each in warnings],
+        "warnings": [problem_json(warning) for warning in warnings],
         "areas": scored["areas"] if scored else [],
-        "statuses": queries.statuses(conn, lately).get(doc.name, {}),
-        "latency": next(iter(queries.latency(conn, lately)), None),
+        "statuses": queries.statuses(conn, recent_calls).get(doc.name, {}),
+        "latency": next(iter(queries.latency(conn, recent_calls)), None),
     }
 
 

@@ -15,7 +15,7 @@ _LIST = "List them: `groundplan people list`."
 
 
 def find_person_id(conn: Connection[Any], text: str) -> UUID:
-    """The id of `ana@acme.example` or `ana`. Raises `NotFound`, or `Invalid` where a short name fits several people."""
+    """The id of `ana@acme.example` or `ana`. Raises `NotFound`, or `Invalid` if a short name fits several people."""
     short = text.strip().lower()
     if "@" in short:
         return identity.find_person(conn, text).id
@@ -25,5 +25,5 @@ def find_person_id(conn: Connection[Any], text: str) -> UUID:
     if len(fitting) > 1:
         emails = " or ".join(row["email"] for row in fitting)
         raise Invalid(f"'{short[:64]}' may be {emails}", code="person_ambiguous", hint="Give the e-mail address.")
-    found: UUID = fitting[0]["id"]
-    return found
+    person_id: UUID = fitting[0]["id"]
+    return person_id

@@ -29,8 +29,8 @@ def check_presence(conn: Connection[Any], caller: Caller) -> None:
 
 
 def is_one_approver_enough(services: Services, conn: Connection[Any]) -> bool:
-    """Whether one person, or the operator, is enough where otherwise several proven people are needed: in a company of
-    one person, in a demo, and before anybody has a proof of presence."""
+    """Whether one person, or the operator, is enough for what otherwise takes several proven people: in a company of
+    one person, in a demo, and before anybody can prove presence."""
     return is_alone(conn) or is_demo(services, conn) or not rights_store.has_proven_person(conn)
 
 

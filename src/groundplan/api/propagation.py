@@ -51,23 +51,23 @@ def _wait_for_effect(
     """Wait for the effect. The change is committed, so a database outage from here on must not be reported as a failure
     of it: a key that was just created would be lost."""
     deadline = time.monotonic() + wait
-    found: Propagation | None = None
+    propagation: Propagation | None = None
     while True:
         with suppress(OperationalError), services.transaction() as conn:
-            found = look(conn)
-        if (found is not None and found.is_complete) or time.monotonic() >= deadline:
-            return _effect_json(number, found)
+            propagation = look(conn)
+        if (propagation is not None and propagation.is_complete) or time.monotonic() >= deadline:
+            return _effect_json(number, propagation)
         time.sleep(_PAUSE)
 
 
-def _effect_json(number: int, found: Propagation | None) -> dict[str, Any]:
-    """The effect as JSON; `found` is None where it is unknown."""
+def _effect_json(number: int, propagation: Propagation | None) -> dict[str, Any]:
+    """The effect as JSON; `propagation` is None if it is unknown."""
     return {
-        "complete": found is not None and found.is_complete,
+        "complete": propagation is not None and propagation.is_complete,
         "number": number,
-        "acknowledged": [str(gateway.epoch) for gateway in found.acknowledged] if found else [],
+        "acknowledged": [str(gateway.epoch) for gateway in propagation.acknowledged] if propagation else [],
         "waiting": [
             {"epoch": str(gateway.epoch), "pid": gateway.pid, "until": gateway.until}
-            for gateway in (found.waiting if found else ())
+            for gateway in (propagation.waiting if propagation else ())
         ],
     }

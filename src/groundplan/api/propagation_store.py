@@ -27,7 +27,7 @@ def longest_grace_s(conn: Connection[Any], workload: str | None = None) -> float
     live gateway may serve, which is the one it reported or a later one.
 
     Called repeatedly while a change propagates, so each blueprint is read once."""
-    known = {
+    grace_by_digest = {
         digest: _graces[digest]
         if digest in _graces
         else _grace_by_workload(release_store.load_blueprint(conn, row["number"]))
@@ -36,12 +36,12 @@ def longest_grace_s(conn: Connection[Any], workload: str | None = None) -> float
     }
     if len(_graces) > _MAX_CACHED:
         _graces.clear()
-    _graces.update(known)
-    found = known.values()
-    longest = [max(each.values(), default=0) if workload is None else each.get(workload, 0) for each in found]
+    _graces.update(grace_by_digest)
+    graces = grace_by_digest.values()
+    longest = [max(grace.values(), default=0) if workload is None else grace.get(workload, 0) for grace in graces]
     return max(longest, default=0) / 1000
 
 
 def _grace_by_workload(blueprint: Blueprint | None) -> dict[str, int]:
     served = blueprint.workloads if blueprint is not None else []
-    return {each.name: 0 if each.sensitivity == "restricted" else each.grace_ms for each in served}
+    return {workload.name: 0 if workload.sensitivity == "restricted" else workload.grace_ms for workload in served}

@@ -1,4 +1,4 @@
-"""Readiness of each workload in the API's shape; cached for a few seconds, since live pages request it often."""
+"""Readiness of each workload as JSON; cached for a few seconds, since live pages request it often."""
 
 from __future__ import annotations
 

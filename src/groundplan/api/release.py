@@ -29,7 +29,7 @@ REPEATED_ROLLBACK_PERIOD = timedelta(minutes=10)
 MAX_CONCURRENT_PLANS = 3
 """How many plans and releases run at the same time: a quarter of the connections."""
 MAX_CACHED = 20
-"""How many changes keep their computed missing approvals: those that people look at."""
+"""The number of changes whose missing approvals are cached."""
 Files = Mapping[str, str]
 
 
@@ -49,7 +49,7 @@ class Releases:
         self._signing = Signing(load_private(home, "blueprint"), clock or SystemClock(), demo=demo)
 
     def genesis(self, conn: Db, files: Files) -> bool:
-        """Make blueprint 1 where there is none; whether it did."""
+        """Create blueprint 1 if there is no blueprint; returns whether it did."""
         if release_store.newest_blueprint(conn) is not None:
             return False
         try:
@@ -69,11 +69,11 @@ class Releases:
     def rollback(self, conn: Db, actor: str, to: int | None, without_revoked: bool, reason: str) -> dict[str, Any]:
         if to is None:
             self._check_once(conn)
-        done = service.rollback(conn, self._signing, actor, to, without_revoked=without_revoked, reason=reason)
-        return done.to_json()
+        result = service.rollback(conn, self._signing, actor, to, without_revoked=without_revoked, reason=reason)
+        return result.to_json()
 
     def _check_once(self, conn: Db) -> None:
-        """Raise `Conflict` (`rolled_back_already`) where somebody rolled back a moment ago: of two people in the same
+        """Raise `Conflict` (`rolled_back_already`) if somebody rolled back a moment ago: of two people in the same
         incident, or of a request that is repeated, the second would bring back what the first has undone."""
         release_store.lock_releases(conn)
         newest, now = release_store.newest_blueprint(conn), self._signing.clock.now()
@@ -89,8 +89,8 @@ class Releases:
         return approvals.approve(conn, self._signing, approver, change, answer).to_json()
 
     def refuse(self, conn: Db, approver: Approver | None, change: UUID, answer: Answer) -> dict[str, Any]:
-        done = approvals.refuse(conn, self._signing, approver, change, answer)
-        return {"change": str(done.id), "state": done.state}
+        result = approvals.refuse(conn, self._signing, approver, change, answer)
+        return {"change": str(result.id), "state": result.state}
 
     def request_approval(
         self, conn: Db, actor: str, asked: governance_model.ApprovalRequest
@@ -114,27 +114,27 @@ class Releases:
         if key is None:
             return []
         with self._missing_lock:
-            known = self._missing_cache.get(change)
-            if known is None or known.key != key:
+            cached = self._missing_cache.get(change)
+            if cached is None or cached.key != key:
                 with self.turns, transaction() as conn:
-                    found = approvals.unapproved_parts(conn, self._signing, change)
-                known = _CachedMissing(key, [problem_json(each) for each in found])
+                    missing = approvals.unapproved_parts(conn, self._signing, change)
+                cached = _CachedMissing(key, [problem_json(problem) for problem in missing])
                 self._missing_cache = dict([*self._missing_cache.items()][-MAX_CACHED:])
-                self._missing_cache[change] = known
-        return known.problems
+                self._missing_cache[change] = cached
+        return cached.problems
 
     def expire_approval(self, conn: Db, change: UUID) -> int | None:
         """End an approval; the number of the new blueprint without what it allowed, or None."""
         return approvals.expire_approval(conn, self._signing, change).number
 
     def advance_ramps(self, conn: Db, unhealthy: frozenset[str]) -> int | None:
-        """Move ramps to their next step; the number of the new blueprint, or None where no step is over."""
+        """Move ramps to their next step; the number of the new blueprint, or None if no step is over."""
         return service.advance_ramps(conn, self._signing, unhealthy).number
 
     def reprice(self, conn: Db) -> int | None:
-        """Apply prices that begin today; the number of the new blueprint, or None where none began."""
+        """Apply prices that begin today; the number of the new blueprint, or None if none began."""
         return service.reprice(conn, self._signing).number
 
     def withdraw(self, conn: Db, actor: str, change: UUID) -> dict[str, Any]:
-        done = approvals.withdraw(conn, self._signing, actor, change)
-        return {**done.to_json(), "policy": done.policy}
+        result = approvals.withdraw(conn, self._signing, actor, change)
+        return {**result.to_json(), "policy": result.policy}

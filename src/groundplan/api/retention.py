@@ -1,6 +1,6 @@
-"""Deletes what may not be kept any longer: prompts and answers whose time is over or that the served blueprint no
-longer allows, with cached answers and unanswered questions; answers that waited too long for a review, names of erased
-people, settled rows of budgets and batches, and old sessions."""
+"""Deletes data whose retention has ended: prompts and answers (also those that the served blueprint no longer allows),
+with cached answers and unanswered questions; answers that waited too long for a review, names of erased people, settled
+rows of budgets and batches, and old sessions."""
 
 from __future__ import annotations
 
@@ -73,20 +73,22 @@ def forget_sessions(services: Services) -> int:
 
 def forget_settled(services: Services) -> int:
     """Delete settled movements and slices of budgets, batch lines whose calls were archived, and deleted files; returns
-    how many. In parts, each in a transaction of its own: the first time there may be years of them."""
-    before, gone = services.clock.now() - SETTLED_RETENTION, 0
+    how many. Done in parts, each in its own transaction, since the first round may find years of them."""
+    before, count = services.clock.now() - SETTLED_RETENTION, 0
     with services.transaction() as conn:
-        over = [
-            each for each in settled_budgets_store.list_periods(conn) if has_ended(each, f"{before:%Y-%m-%dT%H:%M}")
+        ended = [
+            period
+            for period in settled_budgets_store.list_periods(conn)
+            if has_ended(period, f"{before:%Y-%m-%dT%H:%M}")
         ]
     # what ended for good first: its worker's row goes with the last that it held
-    for forget in (settled_budgets_store.forget_ended, partial(settled_budgets_store.forget_settled, over=over)):
+    for forget in (settled_budgets_store.forget_ended, partial(settled_budgets_store.forget_settled, over=ended)):
         some = 1
         while some:
             with services.transaction() as conn:
                 some = forget(conn, before)
-            gone += some
-    return gone
+            count += some
+    return count
 
 
 def drop_expired_reviews(services: Services) -> int:

@@ -36,27 +36,29 @@ def current_or_none(conn: Connection[Any]) -> Blueprint | None:
 
 def blueprint_at(conn: Connection[Any], number: int) -> Blueprint:
     """Blueprint `number`. Raises `NotFound`."""
-    found = release_store.load_blueprint(conn, number)
-    return found if found is not None else artifact.decode(bytes(store.blueprint(conn, number)["body"]))
+    blueprint = release_store.load_blueprint(conn, number)
+    return blueprint if blueprint is not None else artifact.decode(bytes(store.blueprint(conn, number)["body"]))
 
 
 def add_cached_placement(conn: Connection[Any], calls: Iterable[dict[str, Any]]) -> None:
     """Set model and site of calls that a cache answered, from their blueprint: no deployment was called for them, so
     their facts only name the deployment that made the answer. Changes `calls` in place."""
-    known: dict[int, dict[str, Deployment]] = {}
+    deployments: dict[int, dict[str, Deployment]] = {}
     for call in calls:
         if call["model"] is None and call["deployment"] is not None and call["cache"] in ("exact", "semantic"):
-            if (number := call["blueprint"]) not in known:
-                found = release_store.load_blueprint(conn, number)
-                known[number] = {} if found is None else {each.name: each for each in found.deployments}
-            if (made := known[number].get(call["deployment"])) is not None:
-                call["model"], call["site"] = made.model, made.site
+            if (number := call["blueprint"]) not in deployments:
+                blueprint = release_store.load_blueprint(conn, number)
+                deployments[number] = (
+                    {} if blueprint is None else {deployment.name: deployment for deployment in blueprint.deployments}
+                )
+            if (origin := deployments[number].get(call["deployment"])) is not None:
+                call["model"], call["site"] = origin.model, origin.site
 
 
 def workspace_at(conn: Connection[Any], number: int) -> Workspace:
     """The declared workspace of blueprint `number`, read and parsed once. Raises `NotFound`."""
-    found = release_store.load_workspace(conn, number)
-    return found if found is not None else load_served(store.blueprint(conn, number)["sources"])
+    workspace = release_store.load_workspace(conn, number)
+    return workspace if workspace is not None else load_served(store.blueprint(conn, number)["sources"])
 
 
 def current_blueprint(conn: Connection[Any]) -> Blueprint:
@@ -76,7 +78,7 @@ def require_workload(blueprint: Blueprint, name: str) -> Workload:
     for workload in blueprint.workloads:
         if workload.name == name:
             return workload
-    raise _not_served("workload", name, [each.name for each in blueprint.workloads])
+    raise _not_served("workload", name, [item.name for item in blueprint.workloads])
 
 
 def require_deployment(blueprint: Blueprint, name: str) -> Deployment:
@@ -84,11 +86,11 @@ def require_deployment(blueprint: Blueprint, name: str) -> Deployment:
     for deployment in blueprint.deployments:
         if deployment.name == name:
             return deployment
-    raise _not_served("deployment", name, [each.name for each in blueprint.deployments])
+    raise _not_served("deployment", name, [item.name for item in blueprint.deployments])
 
 
 def require_served(blueprint: Blueprint, workload: str | None, deployment: str | None) -> None:
-    """Raise `NotFound` where a workload or deployment is named that is not served."""
+    """Raise `NotFound` if a workload or deployment is named that is not served."""
     if workload is not None:
         require_workload(blueprint, workload)
     if deployment is not None:
@@ -104,19 +106,19 @@ def _not_served(kind: str, name: str, served: list[str]) -> NotFound:
     return _unknown_name(kind, name, served, "served")
 
 
-def _unknown_name(kind: str, name: str, known: list[str], how: str) -> NotFound:
-    hint = f"{how.capitalize()} are: {', '.join(known) or 'none'}."
-    if len(known) > _MAX_LISTED:
-        near = difflib.get_close_matches(name[:80], known, _MAX_SUGGESTIONS)
-        hint = f"{len(known)} are {how}" + (f", among them {', '.join(near)}." if near else ".")
+def _unknown_name(kind: str, name: str, known_names: list[str], how: str) -> NotFound:
+    hint = f"{how.capitalize()} are: {', '.join(known_names) or 'none'}."
+    if len(known_names) > _MAX_LISTED:
+        suggestions = difflib.get_close_matches(name[:80], known_names, _MAX_SUGGESTIONS)
+        hint = f"{len(known_names)} are {how}" + (f", among them {', '.join(suggestions)}." if suggestions else ".")
     return NotFound(f"no {kind} '{name[:80]}' is {how}", code=f"{kind}_unknown", hint=hint)
 
 
 def needs_translation(blueprint: Blueprint, *, installed: bool) -> bool:
     """Whether the translation service is needed. Anthropic's Messages work without it, so deployments with that API do
     not require it where its library is not installed."""
-    others = {deployment.api for deployment in blueprint.deployments} - {"openai"}
-    return bool(others - {"anthropic"}) or (bool(others) and installed)
+    other_apis = {deployment.api for deployment in blueprint.deployments} - {"openai"}
+    return bool(other_apis - {"anthropic"}) or (bool(other_apis) and installed)
 
 
 def required_services(conn: Connection[Any]) -> tuple[str, ...]:
@@ -132,8 +134,8 @@ def local_services(blueprint: Blueprint | None, *, likeness: bool = False) -> tu
     names = {d.url.removeprefix(LOCAL) for d in blueprint.deployments if d.url.startswith(LOCAL)}
     if needs_translation(blueprint, installed=find_spec("any_llm") is not None):
         names |= {TRANSLATE}
-    asked = likeness or blueprint.sources or any(map(_needs_search, blueprint.workloads))
-    if asked or names & _SERVED_BY_SEARCH:
+    needs_search = likeness or blueprint.sources or any(map(_needs_search, blueprint.workloads))
+    if needs_search or names & _SERVED_BY_SEARCH:
         names = (names - _SERVED_BY_SEARCH) | {SEARCH}
     return tuple(sorted(names))
 
@@ -141,10 +143,10 @@ def local_services(blueprint: Blueprint | None, *, likeness: bool = False) -> tu
 def _needs_search(workload: Workload) -> bool:
     """Whether calls of a workload need the search service for more than passages: for the meaning of a question, the
     likeness of two answers, or what Presidio finds in a text."""
-    cache, routing, guard, tried = workload.cache, workload.routing, workload.guardrails, workload.experiment
+    cache, routing, guard, experiment = workload.cache, workload.routing, workload.guardrails, workload.experiment
     return (
         (cache is not None and cache.semantic is not None)
         or (routing is not None and routing.router is not None)
         or (guard is not None and bool(guard.presidio or guard.presidio_input))
-        or (tried is not None and tried.type == SHADOW and tried.judge is None)
+        or (experiment is not None and experiment.type == SHADOW and experiment.judge is None)
     )

@@ -111,12 +111,12 @@ def changes(conn: Db, state: str | None = None, limit: int = 100, before: UUID |
 
 def change(conn: Db, change_id: UUID) -> Row:
     """One change with its files. Raises `NotFound`."""
-    found = change_or_none(conn, change_id)
-    if found is None:
+    row = change_or_none(conn, change_id)
+    if row is None:
         raise NotFound(
             f"there is no change {change_id}", code="change_unknown", hint="List them: `groundplan changes list`."
         )
-    return found
+    return row
 
 
 def change_or_none(conn: Db, change_id: UUID) -> Row | None:
@@ -162,10 +162,10 @@ def keys(
 
 def key(conn: Db, key_id: UUID) -> Row:
     """One key as in `keys`. Raises `NotFound`."""
-    found = key_or_none(conn, key_id)
-    if found is None:
+    row = key_or_none(conn, key_id)
+    if row is None:
         raise NotFound(f"there is no key {key_id}", code="key_unknown", hint="List them: `groundplan keys list`.")
-    return found
+    return row
 
 
 def key_or_none(conn: Db, key_id: UUID) -> Row | None:
@@ -244,8 +244,9 @@ def groups(conn: Db) -> list[Row]:
 
 
 def limit_spans(conn: Db, near: float | None = None) -> list[Row]:
-    """What gateways have taken of each limit in the current spans, not what they hold of the next ones already. With
-    `near`, spans of single users and keys (whose names end with their ids) only where at least that share is taken."""
+    """The amounts that gateways have taken of each limit in the current spans, without those of the next spans. With
+    `near`, spans of single users and keys (whose names end with their ids) are included only from that used share
+    on."""
     return select(
         conn,
         """SELECT name, span, amount, granted, CASE WHEN isfinite(ends) THEN ends END AS ends FROM limit_span s
@@ -260,16 +261,16 @@ def limit_spans(conn: Db, near: float | None = None) -> list[Row]:
 
 def actor_names(conn: Db, ids: Iterable[str]) -> dict[str, str]:
     """Id -> e-mail address of the person, `key PREFIX...` or `experiment NAME`, of the ids that exist."""
-    wanted = []
+    uuids = []
     for id in ids:
         with suppress(ValueError):
-            wanted.append(UUID(id))
+            uuids.append(UUID(id))
     rows = select(
         conn,
         """SELECT id::text AS id, email AS name FROM person WHERE id = ANY(%s)
            UNION ALL SELECT id::text, 'key ' || prefix || '...' FROM api_key WHERE id = ANY(%s)
            UNION ALL SELECT id::text, 'experiment ' || name FROM experiment WHERE id = ANY(%s)""",
-        (wanted, wanted, wanted),
+        (uuids, uuids, uuids),
     )
     return {row["id"]: row["name"] for row in rows}
 
@@ -329,20 +330,20 @@ def update_departed_owner_findings(conn: Db, today: date) -> int:
              SELECT 1 FROM duty o JOIN person q ON q.id = o.person_id AND q.active
              WHERE o.subject = d.subject AND o.duty = d.duty) ORDER BY d.subject, d.duty, p.email""",
     )
-    wanted = dict(_departure_finding(row, today) for row in rows)
+    findings = dict(_departure_finding(row, today) for row in rows)
     changed = 0
     opened = {row["message"]: row for row in select(conn, _OPEN_DEPARTURES)}
-    for message, (subject, severity, hint) in wanted.items():
-        found = opened.get(message)
-        if found is None:
+    for message, (subject, severity, hint) in findings.items():
+        finding = opened.get(message)
+        if finding is None:
             conn.execute(
                 "INSERT INTO finding (id, kind, severity, subject, message, hint) VALUES (%s, %s, %s, %s, %s, %s)",
                 (new_id(), "owner.left", severity, subject, message, hint),
             )
-        elif found["severity"] != severity:
-            conn.execute("UPDATE finding SET severity = %s, hint = %s WHERE id = %s", (severity, hint, found["id"]))
-        changed += found is None or found["severity"] != severity
-    closed = [row["id"] for message, row in opened.items() if message not in wanted]
+        elif finding["severity"] != severity:
+            conn.execute("UPDATE finding SET severity = %s, hint = %s WHERE id = %s", (severity, hint, finding["id"]))
+        changed += finding is None or finding["severity"] != severity
+    closed = [row["id"] for message, row in opened.items() if message not in findings]
     conn.execute("UPDATE finding SET closed_at = now() WHERE id = ANY(%s)", (closed,))
     return changed + len(closed)
 

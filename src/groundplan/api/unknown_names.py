@@ -1,6 +1,5 @@
 """Errors for empty lists that were filtered by an unknown name: an empty response would suggest that the name exists
-and has no entries. Names that are no longer served but once had calls are known.
-"""
+and has no entries. Names that are no longer served but once had calls count as known."""
 
 from __future__ import annotations
 
@@ -19,7 +18,7 @@ from groundplan.ledger.store import CallFilter
 def require_known_names(
     conn: Connection[object], found: Sized, *, workload: str | None = None, deployment: str | None = None
 ) -> None:
-    """Raise `NotFound` where the filtered list `found` is empty and one of the names is neither declared nor was ever
+    """Raise `NotFound` if the filtered list `found` is empty and one of the names is neither declared nor was ever
     called."""
     if found or (workload is None and deployment is None):
         return
@@ -36,9 +35,9 @@ def require_known_source(conn: Connection[object], found: Sized, source: str | N
     """As `require_known_names`, for a source."""
     if found or source is None:
         return
-    known = [row["name"] for row in store.sources(conn)]
-    if source not in known:
-        hint = f"There are: {', '.join(known[:30]) or 'none'}."
+    names = [row["name"] for row in store.sources(conn)]
+    if source not in names:
+        hint = f"There are: {', '.join(names[:30]) or 'none'}."
         raise NotFound(f"there is no source '{source[:80]}'", code="source_unknown", hint=hint)
 
 
@@ -48,5 +47,5 @@ def require_known_person(conn: Connection[object], found: Sized, email: str | No
         identity.find_person(conn, email)
 
 
-def _has_calls(conn: Connection[object], wanted: CallFilter) -> bool:
-    return bool(queries.list_calls(conn, wanted, limit=1)["calls"])
+def _has_calls(conn: Connection[object], call_filter: CallFilter) -> bool:
+    return bool(queries.list_calls(conn, call_filter, limit=1)["calls"])

@@ -27,5 +27,5 @@ def blueprint_json(blueprint: Blueprint) -> dict[str, Any]:
 
 def _rates_json(rates: dict[str, Any]) -> dict[str, Any]:
     """USD for each million tokens, and for each request."""
-    shown = {f"{name}_usd": format_usd(rates[name]) for name in _RATE_FIELDS if rates[name] is not None}
-    return {**shown, "source": rates["source"], "effective": rates["effective"]}
+    rates_usd = {f"{name}_usd": format_usd(rates[name]) for name in _RATE_FIELDS if rates[name] is not None}
+    return {**rates_usd, "source": rates["source"], "effective": rates["effective"]}

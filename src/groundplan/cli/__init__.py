@@ -1,4 +1,5 @@
-"""The command `groundplan`: a module for each command or group, found by `main`; over the HTTP API only.
+"""The command `groundplan`: one module for each command or group, imported by `main` on use; commands use the HTTP API
+only.
 
-What keeps `up` running is in `up`, `startup`, `processes`, `listeners`. Rules are the API's.
+`up`, `startup`, `processes` and `listeners` run the installation. Rules are the API's.
 """

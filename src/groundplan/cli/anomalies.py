@@ -1,4 +1,4 @@
-"""`groundplan cost anomalies`: what is unusual in the spending of workloads, and who is in a loop."""
+"""`groundplan cost anomalies`: unusual spending of workloads, and callers in a loop."""
 
 from __future__ import annotations
 
@@ -26,5 +26,5 @@ def anomalies(
          row["hint"])
         for row in value["anomalies"][:ROWS_SHOWN]
     ]  # fmt: skip
-    told = table(("severity", "since, UTC", "", "what", "what to do"), rows)
-    emit(value, as_json, told if rows else "Nothing is unusual.")
+    text = table(("severity", "since, UTC", "", "what", "what to do"), rows)
+    emit(value, as_json, text if rows else "Nothing is unusual.")

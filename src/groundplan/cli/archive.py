@@ -1,4 +1,5 @@
-"""`groundplan cost archive`: which days left for Parquet, and what they say, which DuckDB tells on this machine."""
+"""`groundplan cost archive`: lists the days whose facts were moved to Parquet files, and queries these with DuckDB on
+this machine."""
 
 from __future__ import annotations
 
@@ -27,23 +28,25 @@ def archive(
         emit(
             value,
             as_json,
-            table(("day", "calls", "cost", "where"), rows) if rows else f"nothing is archived: {_lacks(value)}",
+            table(("day", "calls", "cost", "where"), rows)
+            if rows
+            else f"nothing is archived: {_nothing_archived_reason(value)}",
         )
         return
     if not value["days"]:
         raise Invalid(
             "nothing is archived yet",
             code="archive_empty",
-            hint=f"{(lacks := _lacks(value))[:1].upper()}{lacks[1:]}.",
+            hint=f"{(reason := _nothing_archived_reason(value))[:1].upper()}{reason[1:]}.",
         )
     from groundplan.ledger.archive import ArchivedPart, query_facts  # noqa: PLC0415 -- DuckDB is an extra, and heavy
 
-    kept = [ArchivedPart(date.fromisoformat(row["day"]), row["url"], row.get("part", 0)) for row in value["days"]]
-    emit_query_result(*query_facts(kept, sql), as_json)
+    parts = [ArchivedPart(date.fromisoformat(row["day"]), row["url"], row.get("part", 0)) for row in value["days"]]
+    emit_query_result(*query_facts(parts, sql), as_json)
 
 
-def _lacks(value: dict[str, Any]) -> str:
-    """Why there is none yet, and what to do."""
+def _nothing_archived_reason(value: dict[str, Any]) -> str:
+    """Why nothing is archived yet, and what to do."""
     if value["url"] is None:
         return "set GROUNDPLAN_ARCHIVE_URL where `groundplan up` runs"
-    return f"days leave for {value['url']} within minutes of being older than {value['hot_days']} days"
+    return f"days are moved to {value['url']} within minutes of being older than {value['hot_days']} days"

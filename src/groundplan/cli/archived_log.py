@@ -53,7 +53,7 @@ def check_archive(home: Home, public_key: bytes | None) -> ArchiveCheck:
     except GroundplanError as error:
         return ArchiveCheck(not_checked_reason=error.message)
     missing_range = value["lacking"] and (value["lacking"]["first"], value["lacking"]["until"])
-    ranges = [Range.of_json(each) for each in value["ranges"]]
+    ranges = [Range.of_json(item) for item in value["ranges"]]
     with progress_bar("entries of the archive") as count:
         return ArchiveCheck(
             len(ranges), tuple(archived.check_files(home.audit, ranges, count, public_key, missing_range))
@@ -71,16 +71,16 @@ def archive(
     these."""
     value = _all_ranges(ControlClient.connect(home))
     ranges = [
-        each
-        for each in map(Range.of_json, value["ranges"])
-        if _may_have_entries(each, _parse_day(since), _parse_day(until))
+        file_range
+        for file_range in map(Range.of_json, value["ranges"])
+        if _may_have_entries(file_range, _parse_day(since), _parse_day(until))
     ]
     if sql is None:
         rows = [(f"{r.first} to {r.until - 1}", r.since, r.till, f"{r.url}/{r.file}") for r in ranges]
         text = table(
             ("entries", "from", "to", "where"), rows, f"nothing is archived: {_nothing_archived_reason(value)}"
         )
-        emit({**value, "ranges": [each.to_json() for each in ranges]}, as_json, text)
+        emit({**value, "ranges": [file_range.to_json() for file_range in ranges]}, as_json, text)
         return
     if not ranges:
         hint = _nothing_archived_reason(value)

@@ -64,16 +64,19 @@ def answer_text(value: dict[str, Any]) -> str:
 def _warnings(facts: dict[str, Any], answer: str) -> list[str]:
     """Lines about unsupported citations, documents that contradict each other, and replaced documents."""
     lines = [
-        f"  [{one['passage']}] does not support: {answer[one['start'] : one['end']]}"
-        for one in facts.get("citations") or ()
-        if one["supported"] is False
+        f"  [{citation['passage']}] does not support: {answer[citation['start'] : citation['end']]}"
+        for citation in facts.get("citations") or ()
+        if citation["supported"] is False
     ]
-    for one in facts.get("conflicts") or ():
-        lines.append(f"  contradiction: {one['path']} says '{one['says']}', {one['other_path']} '{one['other_says']}'")
-    for one in facts.get("newer") or ():
-        reason = NOT_GIVEN.get(one.get("reason", ""))
+    for conflict in facts.get("conflicts") or ():
+        lines.append(
+            f"  contradiction: {conflict['path']} says '{conflict['says']}', "
+            f"{conflict['other_path']} '{conflict['other_says']}'"
+        )
+    for replaced in facts.get("newer") or ():
+        reason = NOT_GIVEN.get(replaced.get("reason", ""))
         suffix = f", which {reason}" if reason else ""
-        lines.append(f"  {one['path']} was not used: {one['newer_path']} is newer{suffix}")
+        lines.append(f"  {replaced['path']} was not used: {replaced['newer_path']} is newer{suffix}")
     return lines
 
 

@@ -30,7 +30,11 @@ def restore(
     as_json: JsonOption = False,
 ) -> None:
     """Restore ARCHIVE into an empty HOME. A damaged archive is refused before anything is written."""
-    place = home_for(home)
-    read_backup(archive.absolute(), place, settings_for(home), note)
-    named = shlex.quote(str(place.root))
-    emit({"home": str(place.root)}, as_json, f"{place.root} is restored. Next: groundplan up --home {named}")
+    target_home = home_for(home)
+    read_backup(archive.absolute(), target_home, settings_for(home), note)
+    quoted_home = shlex.quote(str(target_home.root))
+    emit(
+        {"home": str(target_home.root)},
+        as_json,
+        f"{target_home.root} is restored. Next: groundplan up --home {quoted_home}",
+    )

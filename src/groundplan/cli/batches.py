@@ -1,4 +1,4 @@
-"""`groundplan batches`: how far each batch is, what it costs and what it holds."""
+"""`groundplan batches`: progress, cost and disk usage of batches."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def root(
 def list_all(
     context: typer.Context, workload: WorkloadOption = None, home: HomeOption = None, as_json: JsonOption = False
 ) -> None:
-    """List batches, newest first, and what files take of the disk. They are created at the gateway with an API key:
-    POST /v1/batches or /v1/messages/batches."""
+    """List batches, newest first, and the disk space that files take. Batches are created at the gateway with an API
+    key: POST /v1/batches or /v1/messages/batches."""
     options = GroupOptions.merged(context, workload, home, as_json)
     value = ControlClient.connect(options.home).get("/api/batches", **options.query())
     emit(value, options.as_json, batches_text(value))
 
 
 def batches_text(value: dict[str, Any]) -> str:
-    """The same for people."""
+    """The batches, and the files by workload, as tables for people."""
     rows = [
         (
             row["id"], row["workload"], row["status"], f"{row['completed']} of {row['total']}", row["failed"],

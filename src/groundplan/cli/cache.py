@@ -1,4 +1,4 @@
-"""`groundplan cache clear`: answers that were given before are given to nobody any more."""
+"""`groundplan cache clear`: clears the cached answers of a workload."""
 
 from __future__ import annotations
 

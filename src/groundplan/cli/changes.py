@@ -1,4 +1,5 @@
-"""`groundplan changes`: what waits for approval or holds, and asking for it again. People decide in their browser."""
+"""`groundplan changes`: lists changes and their approvals, and requests new approvals. People decide in their
+browser."""
 
 from __future__ import annotations
 
@@ -29,13 +30,13 @@ def list_changes(
     value = {"changes": list(ControlClient.connect(home).list_all("/api/changes", "changes", state=state))}
     rows = [
         (
-            each["id"],
-            each["summary"].get("subject", each["type"]),
-            each["state"],
-            _waiting_text(each),
-            each["expires_on"] or "",
+            change["id"],
+            change["summary"].get("subject", change["type"]),
+            change["state"],
+            _waiting_text(change),
+            change["expires_on"] or "",
         )
-        for each in value["changes"]
+        for change in value["changes"]
     ]
     emit(
         value,
@@ -48,12 +49,12 @@ def list_changes(
 def show(change: ChangeArgument, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Show what a change asks for, who must approve it, and how a learned router in it was evaluated."""
     value = ControlClient.connect(home).get(f"/api/changes/{change}")
-    waits = _waiting_text(value)
+    waiting_for = _waiting_text(value)
     lines = [
         f"{value['summary'].get('subject', value['type'])} {value['state']}, digest {value['digest'][:24]}",
-        *([f"waits for {waits}"] if waits else []),
+        *([f"waits for {waiting_for}"] if waiting_for else []),
         *field_lines(value["summary"]["fields"]),
-        *(f"! {each['message']} ({each['hint']})" for each in value["missing"]),
+        *(f"! {problem['message']} ({problem['hint']})" for problem in value["missing"]),
         *((value["routing"] or {}).get("told", ())),
     ]
     emit(value, as_json, "\n".join(lines))
@@ -71,7 +72,7 @@ def ask(
     one. Others then decide in their browser."""
     body = {"reason": reason, "workload": workload, "files": workspace_files(workspace_for(workspace, home))}
     value = ControlClient.connect(home).post("/api/approvals/missing", body)
-    rows = [(each["id"], each["subject"], _duties_text(each)) for each in value["asked"]]
+    rows = [(change["id"], change["subject"], _duties_text(change)) for change in value["asked"]]
     emit(value, as_json, table(("id", "about", "waits for"), rows) if rows else "nothing is missing")
 
 
@@ -84,8 +85,8 @@ def renew(
 ) -> None:
     """Request approval of the same content again before the current one ends; serving continues until then."""
     value = ControlClient.connect(home).post(f"/api/changes/{change}/renew", {"reason": reason})
-    waits = ", ".join(f"{need['duty']} of {need['subject']}" for need in value["waits_for"])
-    emit(value, as_json, f"requested again as {value['id']}; waits for {waits}")
+    waiting_for = ", ".join(f"{need['duty']} of {need['subject']}" for need in value["waits_for"])
+    emit(value, as_json, f"requested again as {value['id']}; waits for {waiting_for}")
 
 
 def field_lines(rows: list[dict[str, Any]]) -> list[str]:

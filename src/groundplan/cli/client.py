@@ -93,7 +93,7 @@ class ControlClient:
         url = self.get("/api/status")["addresses"].get("gateway")
         if url is None:
             raise Unavailable(
-                f"{self.url} knows of no gateway", code="gateway_unreachable",
+                f"{self.url} does not know the address of a gateway", code="gateway_unreachable",
                 hint="`groundplan up` tells it where its gateway is: is it running for that HOME?",
             )  # fmt: skip
         return str(url)
@@ -241,8 +241,8 @@ def _validated_token(token: str) -> str:
     """The token, if it is valid in a header. Raises `Invalid` for other text, which is a mistake and never sent."""
     if not token.isascii() or not token.isprintable():
         raise Invalid(
-            "the token holds characters that no token has", code="token_invalid",
-            hint="Copy it again from HOME/operator.token, or look at GROUNDPLAN_TOKEN.",
+            "the token contains invalid characters", code="token_invalid",
+            hint="Copy it again from HOME/operator.token, or check GROUNDPLAN_TOKEN.",
         )  # fmt: skip
     return token
 

@@ -1,4 +1,4 @@
-"""`groundplan controls`, `evidence`, `management`: what the company holds itself to, what proves it, what is to do."""
+"""`groundplan controls`, `evidence`, `management`: frameworks with their controls, evidence, and management reviews."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ SubjectOption = Annotated[
     str | None, typer.Option("--workload", help="Workload it applies to. Default: the whole company.")
 ]
 ROWS_SHOWN, COLUMNS_SHOWN = 40, 8
-"""Workloads below each other, and beside each other."""
+"""The most workloads that are shown as rows, and as columns."""
 MARKS = {"satisfied": "ok", "open": "open", "expired": "expired", "excluded": "-"}
 
 
@@ -52,21 +52,27 @@ def controls(
         ]
         emit(value, as_json, table(("check", "what", "shown by", "holds"), rows))
     else:
-        asked = {} if workload is None else {"search": workload}
-        _framework_text(client.get(f"/api/frameworks/{quote(framework, safe='')}", **asked), workload, as_json)
+        query = {} if workload is None else {"search": workload}
+        _framework_text(client.get(f"/api/frameworks/{quote(framework, safe='')}", **query), workload, as_json)
 
 
 def _overview(value: Any, workload: str | None, as_json: bool) -> None:
     rows: list[tuple[Any, ...]] = []
     hidden = 0
-    for each in value["frameworks"]:
-        each["coverage"] = {n: counts for n, counts in each["coverage"].items() if workload in (None, n)}
-        shown, left = least_covered(each["coverage"])
+    for framework in value["frameworks"]:
+        framework["coverage"] = {n: counts for n, counts in framework["coverage"].items() if workload in (None, n)}
+        shown, omitted = least_covered(framework["coverage"])
         rows += [
-            (each["name"], name, f"{counts['satisfied']} of {counts['apply']}", counts["expired"], counts["excluded"])
+            (
+                framework["name"],
+                name,
+                f"{counts['satisfied']} of {counts['apply']}",
+                counts["expired"],
+                counts["excluded"],
+            )
             for name, counts in shown
         ]
-        hidden = max(hidden, left)
+        hidden = max(hidden, omitted)
     text = table(("framework", "workload", "satisfied", "expired", "excluded"), rows)
     text += f"\n{hidden_workloads_text(hidden)}" if hidden else ""
     empty = "No framework is declared. Add a document with kind: framework, such as name: nist-ai-rmf."
@@ -78,13 +84,13 @@ def least_covered(coverage: dict[str, dict[str, int]]) -> tuple[list[tuple[str, 
     controls."""
     if len(coverage) <= ROWS_SHOWN:
         return list(coverage.items()), 0
-    found = sorted(coverage.items(), key=lambda item: (-item[1]["open"] - item[1]["expired"], item[0]))
-    return found[:ROWS_SHOWN], len(found) - ROWS_SHOWN
+    by_open_controls = sorted(coverage.items(), key=lambda item: (-item[1]["open"] - item[1]["expired"], item[0]))
+    return by_open_controls[:ROWS_SHOWN], len(by_open_controls) - ROWS_SHOWN
 
 
 def hidden_workloads_text(workloads: int) -> str:
-    """How many workloads are not shown, and where they are."""
-    return f"{quantity(workloads, 'more workload')} with --json, in none of which more is open; --workload shows one"
+    """How many workloads are not shown, and how to see them."""
+    return f"{quantity(workloads, 'more workload')} with --json, none with more open controls; --workload shows one"
 
 
 def _framework_text(value: Any, workload: str | None, as_json: bool) -> None:
@@ -95,8 +101,8 @@ def _framework_text(value: Any, workload: str | None, as_json: bool) -> None:
     rows: list[tuple[str, ...]] = []
     for control in value["controls"]:
         states = [control["workloads"][name] for name in names]
-        missing = next((s["hint"] for each in states for s in each["shown"] if s["hint"]), "")
-        rows.append((control["id"], control["title"], *(MARKS[each["state"]] for each in states), missing))
+        missing = next((s["hint"] for status in states for s in status["shown"] if s["hint"]), "")
+        rows.append((control["id"], control["title"], *(MARKS[status["state"]] for status in states), missing))
     emit(value, as_json, table(("control", "what", *names, "next"), rows))
 
 
@@ -104,8 +110,8 @@ def _summary_table(value: Any) -> str:
     """A table for more workloads than fit side by side: for each control the number of workloads in each state."""
     rows = []
     for control in value["controls"]:
-        states = Counter(each["state"] for each in control["workloads"].values())
-        open_ = next((name for name, each in control["workloads"].items() if each["state"] == "open"), "-")
+        states = Counter(status["state"] for status in control["workloads"].values())
+        open_ = next((name for name, status in control["workloads"].items() if status["state"] == "open"), "-")
         rows.append((control["id"], control["title"], *(states[state] for state in MARKS), open_))
     table_ = table(("control", "what", *MARKS, "open in, as one"), rows)
     return f"{table_}\nof {quantity(len(value['workloads']), 'workload')}; --workload shows one, with what to do next"
@@ -206,20 +212,26 @@ def review_(
 
 def _review_text(value: dict[str, Any]) -> str:
     lines = [f"Since {value['since'][:10]}"]
-    for one in value["frameworks"]:
-        lines += ["", typer.style(one["title"], bold=True)]
-        shown, hidden = least_covered(one["coverage"])
+    for framework in value["frameworks"]:
+        lines += ["", typer.style(framework["title"], bold=True)]
+        shown, hidden = least_covered(framework["coverage"])
         for name, counts in shown:
             open_ = counts["open"] + counts["expired"]
             lines.append(f"  {name}: {counts['satisfied']} of {counts['apply']} satisfied, {open_} open")
         lines += [f"  {hidden_workloads_text(hidden)}"] if hidden else []
-        for moved in one["drift"]:
-            lines.append(f"  {moved['control']} of {moved['workload']}: {moved['before']} -> {moved['now']}")
-        if more := one.get("more_drift", 0):
-            lines.append(f"  {quantity(more, 'more control')} in another state than then with --json")
+        for change in framework["drift"]:
+            lines.append(f"  {change['control']} of {change['workload']}: {change['before']} -> {change['now']}")
+        if more := framework.get("more_drift", 0):
+            lines.append(f"  {quantity(more, 'more control')} whose state has changed, with --json")
     rows = [
-        (each["id"], each["message"], each["owner"] or "-", each["due"], "done" if each["closed_at"] else "open")
-        for each in value["actions"]
+        (
+            action["id"],
+            action["message"],
+            action["owner"] or "-",
+            action["due"],
+            "done" if action["closed_at"] else "open",
+        )
+        for action in value["actions"]
     ]
     lines += ["", table(("action", "what", "owner", "due", "is"), rows) if rows else "No corrective action."]
     return "\n".join(lines)

@@ -124,8 +124,8 @@ class BillOptions:
     ] = None
 
     def query(self) -> list[tuple[str, str]]:
-        named = (("provider", self.provider), ("from", self.first), ("to", self.last))
-        pairs = [(key, text) for key, text in named if text]
+        fields = (("provider", self.provider), ("from", self.first), ("to", self.last))
+        pairs = [(key, text) for key, text in fields if text]
         pairs += [("columns", text) for text in self.columns or []]
         pairs += [("rate", text) for text in self.rate or []]
         return pairs + [("source", text) for text in self.source or []]

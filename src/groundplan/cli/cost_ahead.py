@@ -1,4 +1,5 @@
-"""`groundplan cost book, forecast, what-if, statement, export`: costs by term, what is ahead, files for finance."""
+"""`groundplan cost book, forecast, what-if, statement, export`: costs by term, forecasts and scenarios, files for
+finance."""
 
 from __future__ import annotations
 
@@ -204,9 +205,9 @@ def _event_lines(events: dict[str, Any]) -> list[str]:
     days = [f"public holidays of {', '.join(events['countries'])}"] if events["countries"] else []
     days += [f"holidays {', '.join(events['holidays'])}"] if events["holidays"] else []
     return days + [
-        f"launch{' of ' + each['workload'] if each['workload'] else ''} on {each['day']}: {each['factor']:g} times as "
-        f"much{', ' + each['name'] if each['name'] else ''}"
-        for each in events["launches"]
+        f"launch{' of ' + launch['workload'] if launch['workload'] else ''} on {launch['day']}: "
+        f"{launch['factor']:g} times as much{', ' + launch['name'] if launch['name'] else ''}"
+        for launch in events["launches"]
     ]
 
 
@@ -287,7 +288,7 @@ def statement(
     text = (
         _teams_table(value["statements"])
         if is_long
-        else "\n\n".join(_statement_text(each) for each in value["statements"])
+        else "\n\n".join(_statement_text(item) for item in value["statements"])
     )
     text = text or "nothing was spent"
     if len(value["statements"]) > 1:

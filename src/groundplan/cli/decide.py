@@ -1,7 +1,8 @@
-"""`groundplan approve` and `refuse`: a decision from the command line, by the person who confirms it in their browser.
+"""`groundplan approve` and `refuse`: a decision from the command line, made by the person who confirms it in their
+browser.
 
-The operator's token only asks, or refuses as the operator; what a person decides is what they saw and confirmed, signed
-in with a passkey or at the company's sign-in.
+With the operator's token one can only request a decision, or refuse as the operator. A person decides on what they saw
+and confirmed in the browser, signed in with a passkey or at the company's sign-in.
 """
 
 from __future__ import annotations
@@ -26,8 +27,8 @@ Wait = Annotated[int, typer.Option("--wait", min=1, max=600, help="Seconds to wa
 def approve(
     change: Change, comment: Comment = "", wait: Wait = 600, home: HomeOption = None, as_json: JsonOption = False
 ) -> None:
-    """Agree to a change by the duties that you hold, after confirming it in your browser."""
-    value = _decided(change, "approve", comment, wait, home)
+    """Approve a change by the duties that you hold, after confirming it in your browser."""
+    value = _request_decision(change, "approve", comment, wait, home)
     number = value["blueprint"]
     lines = [f"approved; blueprint {number} is served" if number else "approved"]
     lines += [pending_text(pending) for pending in value["pending"]]
@@ -46,22 +47,26 @@ def refuse(
     if operator:
         value = ControlClient.connect(home).post(f"/api/changes/{change}/refuse", {"comment": comment})
     else:
-        value = _decided(change, "refuse", comment, wait, home)
+        value = _request_decision(change, "refuse", comment, wait, home)
     emit(value, as_json, "refused")
 
 
-def _decided(change: str, decision: str, comment: str, wait: int, home: Path | None) -> dict[str, Any]:
+def _request_decision(change: str, decision: str, comment: str, wait: int, home: Path | None) -> dict[str, Any]:
+    """Request a decision and wait for a person to confirm it; returns its result. Raises `Unavailable` after `wait`
+    seconds."""
     client = ControlClient.connect(home)
     routing = client.get(f"/api/changes/{change}").get("routing")
     if routing is not None:
         note("\n".join(routing["told"]))
-    asked = client.post("/api/terminals", {"change": change, "decision": decision, "comment": comment})
-    note(f"Open {asked['url']}\nsign in as yourself, see that it shows {asked['code']}, and confirm.")
+    requested = client.post("/api/terminals", {"change": change, "decision": decision, "comment": comment})
+    note(f"Open {requested['url']}\nsign in as yourself, see that it shows {requested['code']}, and confirm.")
     until = time.monotonic() + wait
     while True:
         try:
-            found: dict[str, Any] = client.post(f"/api/terminals/{asked['id']}/decide", {"secret": asked["secret"]})
-            return found
+            result: dict[str, Any] = client.post(
+                f"/api/terminals/{requested['id']}/decide", {"secret": requested["secret"]}
+            )
+            return result
         except Unavailable as error:
             if error.code != "terminal_waits" or time.monotonic() >= until:
                 raise

@@ -133,7 +133,7 @@ def _check_telemetry(_: Home, settings: Settings) -> Iterator[Check]:
 def _installed(module: str) -> bool:
     try:
         return find_spec(module) is not None
-    except ModuleNotFoundError:  # not even its parent
+    except ModuleNotFoundError:  # its parent package is missing
         return False
 
 
@@ -231,13 +231,13 @@ def _check_postgres(home: Home, settings: Settings) -> Iterator[Check]:
             check_writable(connection)
             version = connection.info.server_version // 10000
             name, privilege_query = connection.info.dbname, "SELECT has_schema_privilege('public', 'CREATE')"
-            # the roles never get this right themselves: they have it only where PUBLIC has it
+            # our roles are never granted this privilege: they have it only if PUBLIC has it
             open_to_all = connection.execute(privilege_query.encode()).fetchone() == (True,)
             offset = _clock_offset(connection)
         yield Check("postgres", "ok" if version >= 16 else "bad", f"{kind} PostgreSQL {version} answers")
         if open_to_all:
             yield Check(
-                "postgres", "warn", "every login of PostgreSQL may make functions where this program's are looked for",
+                "postgres", "warn", "every PostgreSQL login may create functions in the schema that this program uses",
                 f"As an administrator, in {name}: GRANT CREATE ON SCHEMA public TO pg_database_owner; "
                 "REVOKE CREATE ON SCHEMA public FROM PUBLIC;",
             )  # fmt: skip
@@ -264,11 +264,12 @@ def _check_files(home: Home, settings: Settings) -> Iterator[Check]:
             rows = connection.execute("SELECT id::text, bytes FROM api_file WHERE deleted_at IS NULL").fetchall()
     except (GroundplanError, psycopg.Error):
         return  # reported by the check of PostgreSQL
-    wrong = sorted(id for id, size in rows if sizes.get(id, size) != size)
-    if wrong:
+    damaged = sorted(id for id, size in rows if sizes.get(id, size) != size)
+    if damaged:
         yield Check(
-            "files", "bad", f"{quantity(len(wrong), 'file', 'files')} in {folder} of another length than when written: "
-            + ", ".join(wrong[:MAX_NAMED_FILES]),
+            "files", "bad",
+            f"{quantity(len(damaged), 'file', 'files')} in {folder} of another length than when written: "
+            + ", ".join(damaged[:MAX_NAMED_FILES]),
             "Put them back from a backup, or have them sent again; until then they are refused (file_damaged).",
         )  # fmt: skip
     else:

@@ -100,7 +100,7 @@ def documents(
 
 
 def document(which: Document, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """All that holds for one document and where it is from, who may read it, and which answers used it."""
+    """Show a document with its properties and their origins, its readers, and the answers that used it."""
     client = ControlClient.connect(home)
     value = client.get(f"/api/knowledge/documents/{document_id(client, which)}")
     details = value["document"]
@@ -203,14 +203,15 @@ def decide(
 
 
 def delete(which: Document, reason: Reason, home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Delete a document: gone from search at once, from the disk by the day that is told, and it stays away."""
+    """Delete a document: it is gone from search at once, erased from the disk by the day shown, and not ingested
+    again."""
     client = ControlClient.connect(home)
     value = client.post(f"/api/knowledge/documents/{document_id(client, which)}/delete", {"reason": reason})
     emit(value, as_json, f"{value['path']} is removed from search now, and from disk by {value['due'][:10]}")
 
 
 def deletions(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """What was deleted by decision, and since when it is off the disk."""
+    """List the documents that were deleted by a decision, and since when each is erased from the disk."""
     value = ControlClient.connect(home).get("/api/knowledge/deletions")
     rows = [
         (f"{row['source']}/{row['path']}", row["at"][:10], row["by"], row["reason"],

@@ -45,8 +45,8 @@ def draft(
     from groundplan.knowledge.evaluation import draft as drafting  # noqa: PLC0415 -- only here
 
     if file.exists() or not file.parent.is_dir():
-        what = "exists already" if file.exists() else "is in a folder that does not exist"
-        raise Invalid(f"{file} {what}", code="drafts_file", hint="Name a new file.")
+        state = "exists already" if file.exists() else "is in a folder that does not exist"
+        raise Invalid(f"{file} {state}", code="drafts_file", hint="Name a new file.")
     client = ControlClient.connect(home)
     documents = _approved_documents(client, workload)
     random.Random(seed).shuffle(documents)
@@ -98,8 +98,8 @@ def accept(
 
 def _approved_documents(client: ControlClient, workload: str) -> list[dict[str, Any]]:
     """Approved documents of the workload's sources. Raises `Invalid` (no_sources)."""
-    found = client.get(f"/api/workloads/{workload}")
-    sources = found.get("sources") or found.get("workload", {}).get("sources") or []
+    workload_json = client.get(f"/api/workloads/{workload}")
+    sources = workload_json.get("sources") or workload_json.get("workload", {}).get("sources") or []
     if not sources:
         raise Invalid(f"{workload} has no sources", code="no_sources", hint="Declare sources in its workload.")
     return [row for source in sources for row in list_documents(client, source=source, state="approved")]
@@ -110,8 +110,10 @@ def _readable_passage(gateway: str, key: str, document: dict[str, Any]) -> Any:
     from groundplan.knowledge.evaluation.draft import MIN_CHARS, Passage  # noqa: PLC0415 -- only here
 
     search_query = {"query": document["title"] or document["path"], "passages": 10}
-    found = ControlClient(gateway.removesuffix("/v1"), key).post("/api/knowledge/search", search_query)
-    for one in found["passages"]:
-        if one["document"] == document["id"] and len(one["text"]) >= MIN_CHARS:
-            return Passage(f"{one['source']}/{one['path']}", one["start_char"], one["end_char"], one["text"])
+    reply = ControlClient(gateway.removesuffix("/v1"), key).post("/api/knowledge/search", search_query)
+    for passage in reply["passages"]:
+        if passage["document"] == document["id"] and len(passage["text"]) >= MIN_CHARS:
+            return Passage(
+                f"{passage['source']}/{passage['path']}", passage["start_char"], passage["end_char"], passage["text"]
+            )
     return None

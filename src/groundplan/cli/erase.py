@@ -35,7 +35,7 @@ class ErasureOptions:
 
 @dataclass(frozen=True, slots=True)
 class OtherActions:
-    """What the command does instead of requesting an erasure."""
+    """Other actions of the command, instead of requesting an erasure."""
 
     request: Annotated[str | None, typer.Option("--request", help="ID of an earlier request: show its state.")] = None
     receipt: Annotated[Path | None, typer.Option("--receipt", help="Write the signed receipt to this file.")] = None

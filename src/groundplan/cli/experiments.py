@@ -1,4 +1,5 @@
-"""`groundplan experiments`: another deployment tried on live calls, and kept calls replayed on a cheaper one."""
+"""`groundplan experiments`: experiments with another deployment on live calls, and replays of stored calls on another
+one."""
 
 from __future__ import annotations
 
@@ -46,8 +47,8 @@ def show(id: IdArgument, home: HomeOption = None, as_json: JsonOption = False) -
     lines += [f"{value['outcome']}: {value['outcome_reason']}"] if value["outcome"] else [verdict_text(value)]
     lines += [value["error"]["hint"]] if value["error"] else []
     rows = [("quality", *_range(figures.get("quality")))]
-    rows += [(f"quality of {name}", *_range(each)) for name, each in figures.get("segments", {}).items()]
-    rows += [(each["what"], *_range(each)) for each in figures.get("guards", {}).values()]
+    rows += [(f"quality of {name}", *_range(interval)) for name, interval in figures.get("segments", {}).items()]
+    rows += [(interval["what"], *_range(interval)) for interval in figures.get("guards", {}).values()]
     lines.append(table(("measure", "value", "low", "high", "seen"), rows))
     pairs = figures.get("pairs") or {}
     if pairs.get("pairs"):
@@ -60,7 +61,7 @@ def show(id: IdArgument, home: HomeOption = None, as_json: JsonOption = False) -
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """How another deployment is tried, and what that may cost."""
+    """Options of an experiment: its type, share of calls, tolerances, judge, end and budget."""
 
     budget: Annotated[
         float,
@@ -210,8 +211,12 @@ def _range(interval: dict[str, Any] | None) -> tuple[str, ...]:
 
 
 def _replay(value: dict[str, Any]) -> list[str]:
-    done = ", ".join(f"{count} {state}" for state, count in sorted(value["progress"].items())) or "no call sampled yet"
-    lines = [f"{value['candidate']} instead of {value['current']} for {value['workload']}: {value['state']} ({done})"]
+    progress = (
+        ", ".join(f"{count} {state}" for state, count in sorted(value["progress"].items())) or "no call sampled yet"
+    )
+    lines = [
+        f"{value['candidate']} instead of {value['current']} for {value['workload']}: {value['state']} ({progress})"
+    ]
     proposal = value["proposal"]
     if proposal:
         lines += [proposal["text"]]

@@ -22,7 +22,7 @@ IsJsonOption = Annotated[
         "--json", show_default=False, help="Accepted for consistency; the output is always one JSON document."
     ),
 ]
-"""For programs, which ask every command for it."""
+"""Accepted although the output is always JSON, since programs pass it to every command."""
 
 
 @app.command()
@@ -59,7 +59,7 @@ def applicability(framework: FrameworkArgument, home: HomeOption = None, _: IsJs
 def documents(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """List the legally required documents that can be generated."""
     value = ControlClient.connect(home).get("/api/exports/documents")
-    rows = [(each["name"], each["title"], each["law"], each["sections"]) for each in value["documents"]]
+    rows = [(item["name"], item["title"], item["law"], item["sections"]) for item in value["documents"]]
     emit(value, as_json, table(("name", "what", "law", "sections"), rows))
 
 
@@ -77,22 +77,22 @@ def document(
     value = client.get(path)
     if out is not None:
         client.save(f"{path}/text", out)
-    emit(value, as_json, _document_text(value) if out is None else f"{out} is written.{_lacks(value)}")
+    emit(value, as_json, _document_text(value) if out is None else f"{out} is written.{_missing_note(value)}")
 
 
 def _document_text(value: dict[str, Any]) -> str:
     lines = [f"{value['title']}: {value['workload']}", f"{value['law']}. {value['note']}"]
-    for each in value["sections"]:
-        lines += ["", typer.style(f"{each['id']} {each['title']}", bold=True)]
-        lines += [f"  {said['text']} ({said['origin']})" for said in each["said"]]
-        if not each["said"]:
-            lines.append(typer.style("  missing", fg="red") + f": groundplan evidence add '{each['evidence']}'")
-        elif each["missing"]:
-            lines.append(f"  not declared: {', '.join(each['missing'])}")
-    return "\n".join(lines) + _lacks(value)
+    for section in value["sections"]:
+        lines += ["", typer.style(f"{section['id']} {section['title']}", bold=True)]
+        lines += [f"  {sentence['text']} ({sentence['origin']})" for sentence in section["said"]]
+        if not section["said"]:
+            lines.append(typer.style("  missing", fg="red") + f": groundplan evidence add '{section['evidence']}'")
+        elif section["missing"]:
+            lines.append(f"  not declared: {', '.join(section['missing'])}")
+    return "\n".join(lines) + _missing_note(value)
 
 
-def _lacks(value: dict[str, Any]) -> str:
+def _missing_note(value: dict[str, Any]) -> str:
     return f"\nMissing: {', '.join(value['missing'])}." if value["missing"] else ""
 
 

@@ -1,4 +1,5 @@
-"""`groundplan gateways`: HOMEs whose gateways are gone with their journals, and declaring such a HOME lost for good."""
+"""`groundplan gateways`: HOMEs whose gateway workers are silent and whose journals were not shipped, and declaring such
+a HOME lost."""
 
 from __future__ import annotations
 
@@ -17,7 +18,7 @@ app = command_group("HOMEs of gateways that are gone.")
 
 @app.command()
 def gone(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """List HOMEs whose workers nobody hears of, and whose journals nobody has taken over."""
+    """List HOMEs whose workers are silent and whose journals were not shipped."""
     value = ControlClient.connect(home).get("/api/gateways/gone")
     rows = [
         (
@@ -30,7 +31,7 @@ def gone(home: HomeOption = None, as_json: JsonOption = False) -> None:
     emit(
         value,
         as_json,
-        table(head, rows, "no gateway is gone: of all that are heard of no more, the journals are taken over"),
+        table(head, rows, "no gateway is gone: the journals of all silent workers were shipped"),
     )
 
 
@@ -42,7 +43,9 @@ def lost(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Declare a HOME lost for good: its calls end at their bound, and what it held of budgets counts as spent."""
+    """Declare a HOME lost for good: its open calls end at their bound, and the budget that it held counts as spent."""
     value = ControlClient.connect(home).post("/api/gateways/lost", {"host": host, "home": of, "reason": reason})
-    told = f"{quantity(len(value['workers']), 'worker')} of {host} ({of})"
-    emit(value, as_json, f"{told} will be written off within two minutes by any `groundplan up` on this database")
+    workers_text = f"{quantity(len(value['workers']), 'worker')} of {host} ({of})"
+    emit(
+        value, as_json, f"{workers_text} will be written off within two minutes by any `groundplan up` on this database"
+    )

@@ -75,13 +75,13 @@ def litellm(
     if to is not None and to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise Conflict(f"{to} is not empty", code="folder_not_empty", hint="Name a new or an empty folder.")
     today = datetime.now(UTC).date()
-    asked = ImportOptions(
+    options = ImportOptions(
         known_price=lambda model: has_listed_price(model, today),
         known_context=lambda model: price_list.context_window(model) is not None,
         owners=_owners(owner or []), prices=_prices(price or []),
         values=_name_values(values or [], "--set NAME=VALUE"), budget=budget, company=company,
     )  # fmt: skip
-    verdict = import_litellm(_read(config), config.name, asked)
+    verdict = import_litellm(_read(config), config.name, options)
     if to is not None:
         write_files(to, verdict.files)
     emit({"folder": str(to) if to else None, **verdict.body()}, as_json, _verdict_text(verdict, to))
@@ -131,11 +131,11 @@ def oscal(
         raise Invalid("an owner is not an e-mail address", code="email_syntax", hint="Write --owner ana@acme.example.")
     if name is not None and not re.fullmatch(NAME, name):
         raise Invalid(f"{name} is not a name", code="name_syntax", hint="Use lower-case letters, digits and hyphens.")
-    texts = {each.name: _text(each, each.name, MAX_OSCAL) for each in documents}
+    texts = {path.name: _text(path, path.name, MAX_OSCAL) for path in documents}
     if len(texts) < len(documents):
         raise Invalid("two files have the same name", code="import_oscal", hint="Give each another name.")
-    found = import_oscal(texts, owner.strip().lower(), name)
-    _emit_result(found.summary(), found.findings, found.text, found.body(), to, as_json)
+    imported = import_oscal(texts, owner.strip().lower(), name)
+    _emit_result(imported.summary(), imported.findings, imported.text, imported.body(), to, as_json)
 
 
 def _require_new(to: Path | None) -> None:
@@ -150,8 +150,8 @@ def _sites(file: Path, to: Path | None, as_json: bool, read: Callable[[str, str]
         raise TooLarge(
             f"{file.name} is too large", code="import_large", hint="At most 32 MiB are read: import a part of it."
         )
-    found = read(text, file.name)
-    _emit_result(found.summary(), found.findings, found.text, found.body(), to, as_json)
+    parsed = read(text, file.name)
+    _emit_result(parsed.summary(), parsed.findings, parsed.text, parsed.body(), to, as_json)
 
 
 def _emit_result(
@@ -186,27 +186,27 @@ def _kind(finding: Finding) -> tuple[str, str, str]:
 
 
 def _verdict_text(verdict: Verdict, to: Path | None) -> str:
-    lines = [verdict.summary(), "", *_lines([each for each in verdict.findings if each.state != CARRIED])]
+    lines = [verdict.summary(), "", *_lines([finding for finding in verdict.findings if finding.state != CARRIED])]
     carried = sum(finding.state == CARRIED for finding in verdict.findings)
     lines += ["", f"{carried} settings have an equivalent here (--json lists them)"]
     lines.append(f"{verdict.served} of {verdict.workloads} workloads are ready to be called")
-    where = f"{to} is written. Next: {program_name()} check {to}" if to else "Nothing was written: add --to DIR"
-    return "\n".join([*lines, where])
+    outcome = f"{to} is written. Next: {program_name()} check {to}" if to else "Nothing was written: add --to DIR"
+    return "\n".join([*lines, outcome])
 
 
 def _name_values(given: Sequence[str], form: str) -> dict[str, str]:
-    found = {}
+    values = {}
     for text in given:
         name, separator, value = text.rpartition("=") if "://" not in text else text.partition("=")
         if not separator or not name or not value:
             raise Invalid("an option lacks its value", code="option_form", hint=f"Write {form}.")
-        found[name] = value
-    return found
+        values[name] = value
+    return values
 
 
 def _owners(given: Sequence[str]) -> Mapping[str, str]:
-    found = _name_values([text if "=" in text else f"*={text}" for text in given], "--owner MODEL=E-MAIL")
-    owners = {"" if name == "*" else name: email.strip().lower() for name, email in found.items()}
+    values = _name_values([text if "=" in text else f"*={text}" for text in given], "--owner MODEL=E-MAIL")
+    owners = {"" if name == "*" else name: email.strip().lower() for name, email in values.items()}
     if not all(is_email(email) for email in owners.values()):
         raise Invalid("an owner is not an e-mail address", code="email_syntax", hint="Write --owner ana@acme.example.")
     return owners

@@ -23,10 +23,10 @@ def list_(home: HomeOption = None, as_json: JsonOption = False) -> None:
     value = ControlClient.connect(home).get("/api/knowledge/index")
     rows = [
         (
-            str(one["id"]), one["state"], one["settings"]["model"], one["settings"]["chunking"], str(one["documents"]),
-            str(one["passages"]), str(one["without_vector"]), _state_note(one),
+            str(edition["id"]), edition["state"], edition["settings"]["model"], edition["settings"]["chunking"],
+            str(edition["documents"]), str(edition["passages"]), str(edition["without_vector"]), _state_note(edition),
         )
-        for one in value["editions"]
+        for edition in value["editions"]
     ]  # fmt: skip
     text = table(("edition", "state", "model", "cut into", "documents", "passages", "without vector", ""), rows)
     if not value["serves_declared"]:
@@ -96,17 +96,17 @@ def _wait_for_switch(client: ControlClient, value: dict[str, Any], wait: float, 
     deadline = time.monotonic() + wait
     while value["state"] == "switching" and time.monotonic() < deadline:
         time.sleep(_POLL_SECONDS)
-        found = client.get("/api/knowledge/index")["editions"]
-        value["state"] = next(one["state"] for one in found if one["id"] == value["edition"])
-    done = f"Edition {value['edition']} serves."
-    waits = f"Edition {value['edition']} serves as soon as every search service has read it."
-    emit(value, as_json, done if value["state"] == "serving" else waits)
+        editions = client.get("/api/knowledge/index")["editions"]
+        value["state"] = next(edition["state"] for edition in editions if edition["id"] == value["edition"])
+    served_text = f"Edition {value['edition']} serves."
+    waiting_text = f"Edition {value['edition']} serves as soon as every search service has read it."
+    emit(value, as_json, served_text if value["state"] == "serving" else waiting_text)
 
 
-def _state_note(one: dict[str, Any]) -> str:
-    if one["state"] == "kept":
-        return f"until {one['until'][:10]}" + (", rolled back" if one["declined"] else "")
-    compared = one["compared"]
-    if one["state"] == "ready" and compared:
+def _state_note(edition: dict[str, Any]) -> str:
+    if edition["state"] == "kept":
+        return f"until {edition['until'][:10]}" + (", rolled back" if edition["declined"] else "")
+    compared = edition["compared"]
+    if edition["state"] == "ready" and compared:
         return f"objections: {'; '.join(compared['against'])}" if compared["against"] else "no objections"
     return ""

@@ -66,7 +66,7 @@ def kill(
 
 
 def _kill_online(home: Path | None, scope: str, reason: str, streams: bool) -> dict[str, Any]:
-    """Kill through the API; where that is unavailable, by the file."""
+    """Kill through the API, or by the file if the API is unavailable."""
     try:
         client = ControlClient.connect(home, API_TIMEOUT_SECONDS)
         value = client.post("/api/kill", {"scope": scope, "reason": reason, "streams": streams})
@@ -77,7 +77,7 @@ def _kill_online(home: Path | None, scope: str, reason: str, streams: bool) -> d
 
 
 def _kill_offline(home: Home, scope: str, reason: str) -> dict[str, Any]:
-    """Add the kill to HOME/run/kill.json. Raises `Unavailable` (`kill_unwritten`) where that is impossible."""
+    """Add the kill to HOME/run/kill.json. Raises `Unavailable` (`kill_unwritten`) if that is impossible."""
     if not home.run.is_dir():
         raise Invalid(
             f"{home.root} is not the HOME of an installation", code="home_missing", hint="Name it with --home."
@@ -89,13 +89,13 @@ def _kill_offline(home: Home, scope: str, reason: str) -> dict[str, Any]:
         raise Unavailable(
             f"{scope} is not stopped: {path} cannot be written ({error.strerror})",
             code="kill_unwritten",
-            hint="Free space there, or run this as the user of the installation; else stop its `groundplan up`.",
+            hint="Free space there, or run this as the user of the installation; otherwise stop its `groundplan up`.",
         ) from error
     except ValueError as error:
         raise Unavailable(
             f"{scope} is not stopped: {path} is damaged, and may stop something already",
             code="kill_unwritten",
-            hint="Put it right, or move it away where you know what it stops, and try again; else stop its "
+            hint="Repair it, or move it away if you know what it stops, and try again; otherwise stop its "
             "`groundplan up`.",
         ) from error
     return {"scope": scope, "file": str(path), "effective": {"complete": False, "acknowledged": [], "waiting": []}}

@@ -19,7 +19,7 @@ from groundplan.core.home import Home
 from groundplan.core.settings import Settings
 
 _PATIENCE_SECONDS = 3600.0
-"""Enough for two thousand questions, even if a reranker orders each."""
+"""Timeout of an evaluation: enough for two thousand questions, each ordered by a reranker."""
 _MAX_NAMED = 5
 """Most documents named in a message."""
 _MEASURES = ("ndcg@10", "recall@100", "mrr@10")
@@ -88,19 +88,19 @@ def _ask_questions(client: ControlClient, file: Path) -> dict[str, Any]:
     if drafts:
         note(f"drafts in {file} that are not accepted yet, so not asked: {drafts}")
     try:
-        found: dict[str, Any] = client.post(
+        figures: dict[str, Any] = client.post(
             "/api/knowledge/evaluate", {"questions": [line.question.model_dump() for line in lines]}
         )
     except Invalid as error:
-        number, _, what = error.message.removeprefix("question ").partition(": ")
+        number, _, problem = error.message.removeprefix("question ").partition(": ")
         if error.code != "evaluation_question" or not number.isdecimal():
             raise
-        place = f"{file}:{lines[int(number) - 1].number}"
-        raise Invalid(f"{place}: {what}", code=error.code, hint=error.hint) from error
-    if missing := found["not_there"]:
+        location = f"{file}:{lines[int(number) - 1].number}"
+        raise Invalid(f"{location}: {problem}", code=error.code, hint=error.hint) from error
+    if missing := figures["not_there"]:
         more = f" and {len(missing) - _MAX_NAMED} more" if len(missing) > _MAX_NAMED else ""
         note(f"labelled documents that do not exist count as missed: {', '.join(missing[:_MAX_NAMED])}{more}")
-    return found
+    return figures
 
 
 def _evaluate_corpus(settings: Settings, folder: Path) -> tuple[dict[str, Any], str]:
@@ -131,10 +131,10 @@ def _note_progress(what: str, done: int, of: int) -> None:
 
 
 def _format_report(value: dict[str, Any]) -> str:
-    """The figures as text for people."""
+    """The figures as text."""
     rows = [_ranking_row("together", value)]
-    others = (("words", "lexical"), ("vectors", "vector"), ("without the reranker", "without_reranker"))
-    rows += [_ranking_row(name, value[key]) for name, key in others if key in value]
+    variants = (("words", "lexical"), ("vectors", "vector"), ("without the reranker", "without_reranker"))
+    rows += [_ranking_row(name, value[key]) for name, key in variants if key in value]
     parts = [table(("ranking", "nDCG@10", "recall@100", "MRR@10", "nDCG@10 with 95 %"), rows)]
     parts.append(f"search takes p50 {value['p50_ms']} ms, p95 {value['p95_ms']} ms; {value['questions']} questions")
     if (reranked := value.get("reranked")) is not None:
@@ -151,16 +151,18 @@ def _format_report(value: dict[str, Any]) -> str:
         parts.append(
             f"{best['handled_now']:.1%} are answered correctly, or declined where nothing answers them; {better}"
         )
-    for name, found in (("source", value.get("by_source")), ("sensitivity", value.get("by_sensitivity"))):
+    for name, groups in (("source", value.get("by_source")), ("sensitivity", value.get("by_sensitivity"))):
         rows = [
             (
-                part, *(f"{row[one]:.4f} ({{:.4f}} to {{:.4f}})".format(*row["bounds"][one]) for one in _MEASURES),
-                f"{row['abstained']:.1%}", row["questions"],
+                group,
+                *(f"{row[key]:.4f} ({{:.4f}} to {{:.4f}})".format(*row["bounds"][key]) for key in _MEASURES),
+                f"{row['abstained']:.1%}",
+                row["questions"],
             )
-            for part, row in (found or {}).items()
+            for group, row in (groups or {}).items()
         ]  # fmt: skip
         if rows:
-            heads = (name, *(f"{one} with 95 %" for one in ("nDCG@10", "recall@100", "MRR@10")))
+            heads = (name, *(f"{measure} with 95 %" for measure in ("nDCG@10", "recall@100", "MRR@10")))
             parts.append(table((*heads, "not answered", "questions"), rows))
     if value["last"]:
         parts.append(f"since {value['last']['at']}: nDCG@10 {value['last'].get('ndcg@10', 0):+.4f}")
@@ -169,4 +171,4 @@ def _format_report(value: dict[str, Any]) -> str:
 
 def _ranking_row(name: str, figures: dict[str, Any]) -> tuple[str, ...]:
     low, high = figures["confidence"]["ndcg@10"]
-    return (name, *(f"{figures[one]:.4f}" for one in _MEASURES), f"{low:.4f} to {high:.4f}")
+    return (name, *(f"{figures[measure]:.4f}" for measure in _MEASURES), f"{low:.4f} to {high:.4f}")

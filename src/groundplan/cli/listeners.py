@@ -1,6 +1,5 @@
-"""The listening sockets of one `up`: the gateway's, the control API's, and, where the gateway speaks TLS, one more for
-local commands. An address that others can reach is only served with TLS.
-"""
+"""The listening sockets of one `up`: of the gateway, of the control API, and, if the gateway speaks TLS, one more for
+local commands. An address that other machines can reach is only served with TLS."""
 
 from __future__ import annotations
 
@@ -19,7 +18,8 @@ LOOPBACK = "127.0.0.1"
 
 @dataclass(frozen=True, slots=True)
 class Listeners:
-    """`local` is where commands on this machine reach a gateway that speaks TLS, without a certificate."""
+    """The open sockets. `local` is where commands on this machine reach a gateway that speaks TLS, without a
+    certificate."""
 
     public: socket.socket
     control: socket.socket

@@ -1,6 +1,6 @@
 """The command `groundplan`: imports the module of a command only when that command is used, so that help is instant.
 
-It holds no command itself; each lives in its own module and uses the HTTP API, or files where it works offline.
+It contains no command itself; each has its own module and uses the HTTP API, or only files if it works offline.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ def main() -> None:
                 raise
             raise error_from_os(error) from error
         except SystemExit as end:
-            if isinstance(end.__context__, BrokenPipeError):  # the reader of the pipe has what it wanted
+            if isinstance(end.__context__, BrokenPipeError):  # the reader has closed the pipe, which is no error
                 discard_stdout()
                 raise SystemExit(0) from None
             if end.code == USAGE_EXIT_CODE and "--json" in sys.argv:
@@ -191,7 +191,7 @@ def main() -> None:
 
 
 def _report_error(error: GroundplanError) -> None:
-    """Print an error in the requested form. Where stdout takes nothing, it goes to stderr, and what is buffered for
+    """Print an error in the requested form. If stdout cannot be written, it goes to stderr, and data buffered for
     stdout is discarded, since Python would try to write it at exit."""
     try:
         print_error(error, as_json="--json" in sys.argv)

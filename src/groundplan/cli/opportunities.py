@@ -1,4 +1,4 @@
-"""`groundplan cost opportunities`: where money may be saved, the most first."""
+"""`groundplan cost opportunities`: savings levers, the largest first."""
 
 from __future__ import annotations
 
@@ -25,25 +25,25 @@ def opportunities(
     value = ControlClient.connect(home or before[0]).get("/api/opportunities", **query)
     rows = [
         (
-            ", ".join(each["workloads"]) or "the company",
-            each["lever"],
-            f"${float(each['saves_usd']):,.2f}",
-            each["effort"],
-            each["what"],
-            _evidence(each),
-            each["proof"],
+            ", ".join(lever["workloads"]) or "the company",
+            lever["lever"],
+            f"${float(lever['saves_usd']):,.2f}",
+            lever["effort"],
+            lever["what"],
+            _evidence(lever),
+            lever["proof"],
         )
-        for each in value["opportunities"]
+        for lever in value["opportunities"]
     ]
     headings = ("workload", "lever", "a month, at most", "effort", "what", "evidence", "to be proven")
-    most = f"${float(value['together_usd']):,.2f}"
-    told = f"{table(headings, rows)}\nAt most {most} a month together, each applied to what the others leave."
+    together = f"${float(value['together_usd']):,.2f}"
+    text = f"{table(headings, rows)}\nAt most {together} a month together, each applied to what the others leave."
     nothing = f"No savings found in the calls of {value['days']} days."
-    emit(value, as_json or before[1], told if rows else nothing)
+    emit(value, as_json or before[1], text if rows else nothing)
 
 
-def _evidence(each: dict[str, Any]) -> str:
-    """Savings, with the amount that it frees of budgets: a lever may save nothing and still allow more calls."""
-    frees = float(each["frees_usd"])
+def _evidence(lever: dict[str, Any]) -> str:
+    """The evidence of a lever, with the budget that it frees: a lever may save nothing and still allow more calls."""
+    frees = float(lever["frees_usd"])
     more = f"; ${frees:,.4f} of a budget is reserved for each call and never spent" if frees else ""
-    return f"{each['evidence']}{more}"
+    return f"{lever['evidence']}{more}"

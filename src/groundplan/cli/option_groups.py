@@ -23,12 +23,12 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
     hints.pop("return", None)
     groups = {name: group for name, group in hints.items() if isinstance(group, type) and is_dataclass(group)}
     own_parameters = [
-        Parameter(name, Parameter.KEYWORD_ONLY, default=each.default, annotation=hints[name])
-        for name, each in inspect.signature(command).parameters.items()
+        Parameter(name, Parameter.KEYWORD_ONLY, default=own.default, annotation=hints[name])
+        for name, own in inspect.signature(command).parameters.items()
         if name not in groups
     ]
     group_options = [parameter for group in groups.values() for parameter in _group_parameters(group)]
-    parameters = sorted((*own_parameters, *group_options), key=lambda each: each.name in SHARED_PARAMETERS)
+    parameters = sorted((*own_parameters, *group_options), key=lambda parameter: parameter.name in SHARED_PARAMETERS)
 
     @functools.wraps(command)
     def run(**values: Any) -> None:
@@ -37,7 +37,7 @@ def grouped(command: Callable[..., None]) -> Callable[..., None]:
         command(**values)
 
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    run.__annotations__ = {each.name: each.annotation for each in parameters}
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run
 
 

@@ -1,5 +1,5 @@
-"""`groundplan cost outcomes`: what accepted outcomes and resolved tickets cost; `import` reads the results from a
-ticket system's export."""
+"""`groundplan cost outcomes`: costs of accepted outcomes and resolved tickets; `import` reads the results from a ticket
+system's export."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from groundplan.cli.options import HomeOption, JsonOption
 from groundplan.cli.output import emit, table, usd
 
 REFUSED = 1
-"""Exit code if a line was not accepted."""
+"""Exit code if a line of the file was refused."""
 app = command_group("What accepted outcomes and resolved tickets cost.", runs_alone=True)
 
 
@@ -33,7 +33,7 @@ def outcomes(context: typer.Context, span: DayOptions, common: CostOptions) -> N
 
 
 def format_outcomes(value: dict[str, Any]) -> str:
-    """Both for people."""
+    """Outcomes, workflows and tickets as tables."""
     if not value["outcomes"]:
         return "No outcome was reported: POST /api/outcomes, or `groundplan cost outcomes import FILE`."
     rows = [
@@ -66,7 +66,7 @@ _WORTH = ("value", "saved", "returned per dollar")
 
 
 def _worth(row: dict[str, Any]) -> tuple[str, str, str]:
-    """What was reported of its value, what was saved against the time before, and what each dollar returned."""
+    """Cells with the reported value, the saving compared with the baseline, and the return per dollar."""
     returned = "-" if row["returned"] is None else f"{row['returned']:.2f}"
     return usd(row["value_usd"]), usd(row["saved_usd"]), returned
 
@@ -87,21 +87,21 @@ def imported(
     """Import the results of tickets as outcomes of the calls that worked on them; repeated lines count once. Exits with
     1 if a line was refused: correct it and import the file again."""
     before: tuple[Path | None, bool] = context.obj or (None, False)
-    query = [("name", file.name[:200]), *(("columns", each) for each in columns or [])]
-    query += [("state", each) for each in state or []]
+    query = [("name", file.name[:200]), *(("columns", option) for option in columns or [])]
+    query += [("state", option) for option in state or []]
     client = ControlClient.connect(home or before[0])
     sent = read_upload(file, "tickets", hint="Name a CSV or JSON file.", smaller="Export fewer days at once.")
     value = client.post_file("/api/outcomes/import", sent, query)
-    emit(value, as_json or before[1], taken(value))
+    emit(value, as_json or before[1], import_summary(value))
     if value["refused_in_all"]:
         raise typer.Exit(REFUSED)
 
 
-def taken(value: dict[str, Any]) -> str:
-    """What of the file was kept, and each line that was not."""
+def import_summary(value: dict[str, Any]) -> str:
+    """The summary of an import, with each refused line."""
     lines = [f"{row['where']}: {row['message']} [{row['code']}]\n    {row['hint']}" for row in value["refused"]]
-    left = value["refused_in_all"] - len(value["refused"])
-    lines += [f"{left} more lines were refused; --json lists {len(value['refused'])}"] if left else []
+    omitted = value["refused_in_all"] - len(value["refused"])
+    lines += [f"{omitted} more lines were refused; --json lists {len(value['refused'])}"] if omitted else []
     columns = ", ".join(f"{role}={name}" for role, name in value["columns"].items())
     lines += [
         f"columns: {columns}",

@@ -100,10 +100,10 @@ def pending_text(pending: dict[str, Any]) -> str:
 
 def parse_problem(body: dict[str, Any]) -> Problem:
     """Parse a problem from JSON, the inverse of `problem_json`; a `where` that is no file position is dropped."""
-    file, _, place = str(body.get("where") or "").partition(":")
-    line, _, column = place.partition(":")
-    where = Where(file, int(line), int(column or 1)) if line.isdigit() else None
-    return Problem(str(body.get("message", "")), str(body.get("code", "")), str(body.get("hint", "")), where)
+    file, _, position = str(body.get("where") or "").partition(":")
+    line, _, column = position.partition(":")
+    location = Where(file, int(line), int(column or 1)) if line.isdigit() else None
+    return Problem(str(body.get("message", "")), str(body.get("code", "")), str(body.get("hint", "")), location)
 
 
 def error_from_os(error: OSError) -> GroundplanError:
@@ -111,10 +111,10 @@ def error_from_os(error: OSError) -> GroundplanError:
     exhausted resources."""
     if error.filename is None:
         return Unavailable(
-            f"the system refuses more: {error.strerror or type(error).__name__}",
+            f"the system is out of a resource: {error.strerror or type(error).__name__}",
             code="system_refused",
-            hint="Look at free space where this writes to (`df`: HOME, TMPDIR, its output) and at this user's limits "
-            "(`ulimit -a`), then try again.",
+            hint="Check the free space where this command writes (`df`: HOME, TMPDIR, its output) and the limits of "
+            "this user (`ulimit -a`), then try again.",
         )
     name = error.filename.decode(errors="replace") if isinstance(error.filename, bytes) else error.filename
     return Unavailable(

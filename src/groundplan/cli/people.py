@@ -1,6 +1,6 @@
-"""`groundplan people` and `groundplan groups`: who is here and who belongs to what, live.
+"""`groundplan people` and `groundplan groups`: people, groups and teams of the live policy.
 
-YAML names people at the first start only; from then on these commands change them.
+YAML declares people at the first start only; from then on these commands change them.
 """
 
 from __future__ import annotations
@@ -75,7 +75,8 @@ def holdings(
 
 
 def _item_text(item: str | dict[str, Any]) -> str:
-    """A key with its workload, a passkey with whether it counts, anything else by its name."""
+    """Text of one item: a key with its workload, a passkey with a note if it is not confirmed, anything else by its
+    name."""
     if isinstance(item, str):
         return item
     if "label" in item:
@@ -104,7 +105,7 @@ def person_leaves(
     """Record that a person has left, ending all their permissions, sessions and keys. Exits with 69 until every gateway
     has acknowledged it."""
     value = ControlClient.connect(home).delete(f"/api/people/{email}")
-    key_ids = ", ".join(each["id"] for each in value.get("keys_made", ()))  # an older control process sends none
+    key_ids = ", ".join(key["id"] for key in value.get("keys_made", ()))  # an older control process sends none
     note = f" (knows the secret of keys that go on, rotate or revoke them: {key_ids})" if key_ids else ""
     emit_effective(f"{email} has left{note}", value, as_json)
 

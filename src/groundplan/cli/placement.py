@@ -22,7 +22,7 @@ def show(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Show the plan of the whole company: sites, prices, proven gap, comparisons."""
     value = ControlClient.connect(home).get("/api/placement")
     rows = [
-        (row["workload"], row["place"]["site"], _on(row["place"]), row["place"]["burst"] or "-",
+        (row["workload"], row["place"]["site"], _configuration_text(row["place"]), row["place"]["burst"] or "-",
          row["place"]["fallback"] or "-", f"${row['usd_month']:,.2f}")
         for row in value["workloads"]
     ]  # fmt: skip
@@ -30,8 +30,9 @@ def show(home: HomeOption = None, as_json: JsonOption = False) -> None:
     emit(value, as_json, "\n".join([table(head, rows), "", *value["words"], *value["notes"]]))
 
 
-def _on(place: dict[str, Any]) -> str:
-    return f"to build: {place['config']}" if place["kind"] == "build" else str(place["config"])
+def _configuration_text(deployment: dict[str, Any]) -> str:
+    """The configuration of a deployment, marked if it is still to be built."""
+    return f"to build: {deployment['config']}" if deployment["kind"] == "build" else str(deployment["config"])
 
 
 @app.command("what-if")
@@ -56,9 +57,9 @@ def what_if(
     as_json: JsonOption = False,
 ) -> None:
     """Compare the plan with one under other assumptions, and show the decisions that flip. Changes nothing."""
-    asked = {"set": sets or [], "drop_site": drop_site or [], "demand": demand or [], "price": price or []}
-    value = ControlClient.connect(home).post("/api/placement/what-if", asked)
-    flipped = {each["workload"] for each in value["flips"]}
+    changes = {"set": sets or [], "drop_site": drop_site or [], "demand": demand or [], "price": price or []}
+    value = ControlClient.connect(home).post("/api/placement/what-if", changes)
+    flipped = {flip["workload"] for flip in value["flips"]}
     rows = [
         (row["workload"], _usd(row["before_usd_month"]), _usd(row["after_usd_month"]),
          "flips" if row["workload"] in flipped else "")
@@ -131,7 +132,8 @@ def replan(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Release the plan at the observed number of calls, where it has drifted. What needs an approval waits for it."""
+    """Release the plan at the observed numbers of calls, where it has drifted. Parts that need an approval become
+    pending."""
     value = ControlClient.connect(home).post("/api/placement/replan", {"reason": reason})
     lines = [f"{name}: {calls:,} calls a day" for name, calls in value["calls_day"].items()]
     lines += [*value["words"], "", *_released(value["released"]), "", "In the workspace:", value["difference"]]
@@ -139,11 +141,11 @@ def replan(
 
 
 def _released(value: dict[str, Any]) -> list[str]:
-    """The new blueprint, and what waits."""
-    made = (
+    """The new blueprint, and the pending changes."""
+    outcome = (
         f"blueprint {value['blueprint']} is served" if value.get("blueprint") else "what is served has not changed yet"
     )
-    return [made, *(pending_text(each) for each in value["pending"])]
+    return [outcome, *(pending_text(pending) for pending in value["pending"])]
 
 
 @app.command()
@@ -160,7 +162,7 @@ def serving(home: HomeOption = None, as_json: JsonOption = False) -> None:
 
 
 def _errors(pair: list[float]) -> str:
-    """Of the first token and of each further one."""
+    """The relative errors of the first token and of each further token."""
     return " / ".join(f"{100 * value:.0f} %" for value in pair)
 
 

@@ -55,7 +55,8 @@ def _test_folder(cedar: Path, as_json: bool) -> None:
         value["schema_disagreements"] = outcome.invalid[:100]
     lines = [f"{outcome.requests} requests, {len(outcome.wrong)} not decided as expected"]
     lines += [
-        f"  {each['test']}: request {each['request']}: expected {each['expected']}" for each in outcome.wrong[:100]
+        f"  {failure['test']}: request {failure['request']}: expected {failure['expected']}"
+        for failure in outcome.wrong[:100]
     ]
     emit(value, as_json, "\n".join(lines))
     if outcome.wrong or outcome.invalid:
@@ -67,14 +68,14 @@ def _test_workspace(root: Path, as_json: bool) -> None:
     from groundplan.governance.policy import declared, examples  # noqa: PLC0415 -- heavy
 
     results = list(examples.run_examples(validate(root, extra_rules=declared.problems)))
-    failures = [each for each in results if not each.is_correct]
+    failures = [result for result in results if not result.is_correct]
     value = {
         "examples": len(results),
         "wrong": len(failures),
         "failures": [
-            {"policy": each.policy, "example": each.example, "expected": each.expected, "decided": each.decided,
-             "why": each.why, "where": each.where}
-            for each in failures
+            {"policy": result.policy, "example": result.example, "expected": result.expected, "decided": result.decided,
+             "why": result.why, "where": result.where}
+            for result in failures
         ],
     }  # fmt: skip
     lines = [f"{len(results)} examples, {len(failures)} not decided as expected"]
@@ -156,8 +157,8 @@ def approve(id: IdArgument, reason: ReasonOption = "", home: HomeOption = None, 
     if value["effective"]:
         emit_effective(f"exception {id} is in force", value, as_json)
         return
-    waits = " and ".join(value["waits_for"]) or "more people"
-    emit(value, as_json, f"approved; exception {id} still waits for {waits}")
+    missing = " and ".join(value["waits_for"]) or "more people"
+    emit(value, as_json, f"approved; exception {id} still waits for {missing}")
 
 
 @app.command()

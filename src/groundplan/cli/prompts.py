@@ -43,10 +43,10 @@ def history(name: NameArgument, home: HomeOption = None, as_json: JsonOption = F
     value = ControlClient.connect(home).get(f"/api/prompts/{quote(name, safe='')}")
     rows = [
         (
-            each["version"], each["digest"][:12], f"{each['first_blueprint']} to {each['last_blueprint']}",
-            ", ".join(each["workloads"]), each["text"].splitlines()[0][:60],
+            version["version"], version["digest"][:12], f"{version['first_blueprint']} to {version['last_blueprint']}",
+            ", ".join(version["workloads"]), version["text"].splitlines()[0][:60],
         )
-        for each in value["versions"]
+        for version in value["versions"]
     ]  # fmt: skip
     emit(value, as_json, table(("version", "digest", "blueprints", "workloads", "says"), rows))
 
@@ -61,7 +61,7 @@ def diff(
 ) -> None:
     """Compare two versions line by line."""
     value = ControlClient.connect(home).get(f"/api/prompts/{quote(name, safe='')}/diff", old=old, new=new)
-    lines = [typer.style(f"{each['sign']} {each['text']}", fg=_COLOURS.get(each["sign"])) for each in value["lines"]]
+    lines = [typer.style(f"{line['sign']} {line['text']}", fg=_COLOURS.get(line["sign"])) for line in value["lines"]]
     emit(value, as_json, "\n".join(lines))
 
 
@@ -86,5 +86,5 @@ def rollback(
         )
     value = client.post(f"/api/prompts/{quote(name, safe='')}/rollback", {"to": to, "reason": reason})
     write_files(folder, value["files"])
-    told = ", ".join(str(folder / each) for each in value["files"])
-    emit(value, as_json, f"version {value['version']} is written to {told}\n{applied_text(value)}")
+    files = ", ".join(str(folder / file) for file in value["files"])
+    emit(value, as_json, f"version {value['version']} is written to {files}\n{applied_text(value)}")

@@ -1,4 +1,4 @@
-"""`groundplan readiness`: five areas for each workload; a point only with its evidence."""
+"""`groundplan readiness`: the readiness of each workload in five areas, from evidence only."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ def readiness(
 ) -> None:
     """Show how ready each workload is, and what to do next."""
     value = ControlClient.connect(home).get("/api/readiness", workload=workload)
-    emit(value, as_json, _one(value["workloads"]) if workload else _all(value["workloads"]))
+    emit(value, as_json, _workload_text(value["workloads"]) if workload else _overview_text(value["workloads"]))
 
 
-def _all(workloads: list[dict[str, Any]]) -> str:
+def _overview_text(workloads: list[dict[str, Any]]) -> str:
     rows = [
         (w["workload"], *(area["score"] for area in w["areas"]), w["next_step"] or "-")
         for w in workloads
@@ -32,7 +32,7 @@ def _all(workloads: list[dict[str, Any]]) -> str:
     return table(head, rows) if workloads else "no workload is declared yet"
 
 
-def _one(workloads: list[dict[str, Any]]) -> str:
+def _workload_text(workloads: list[dict[str, Any]]) -> str:
     lines: list[str] = []
     for entry in workloads:
         for area in entry["areas"]:

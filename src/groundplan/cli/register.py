@@ -48,8 +48,8 @@ def register(
 
 def _users(names: list[str]) -> str:
     """The first names and the number of the others, since thousands may use one provider."""
-    others = f" and {quantity(len(names) - USERS_SHOWN, 'more', 'more')}" if len(names) > USERS_SHOWN else ""
-    return ", ".join(names[:USERS_SHOWN]) + others or "-"
+    rest_note = f" and {quantity(len(names) - USERS_SHOWN, 'more', 'more')}" if len(names) > USERS_SHOWN else ""
+    return ", ".join(names[:USERS_SHOWN]) + rest_note or "-"
 
 
 def shadow(

@@ -106,8 +106,10 @@ def rollback(
 def applied_text(value: dict[str, Any]) -> str:
     """Text for people on the outcome of `apply` or `rollback`."""
     number = value["blueprint"]
-    waits = "this change is not served yet" if value["pending"] else "nothing changes: all of it is served already"
-    lines = [f"blueprint {number} is served" if number else waits]
+    waiting_text = (
+        "this change is not served yet" if value["pending"] else "nothing changes: all of it is served already"
+    )
+    lines = [f"blueprint {number} is served" if number else waiting_text]
     lines += [pending_text(pending) for pending in value["pending"]]
     lines += [f"i {note}" for note in value.get("notes", ())]
     return "\n".join([*lines, *warnings_text(value)])
@@ -117,8 +119,8 @@ def warnings_text(value: dict[str, Any]) -> list[str]:
     """Lines of the warnings (declarations without effect), each with its location, if known, and a hint."""
     return [
         line
-        for each in value.get("warnings", ())
-        for line in (f"! {_location_prefix(each)}{each['message']} [{each['code']}]", f"    {each['hint']}")
+        for warning in value.get("warnings", ())
+        for line in (f"! {_location_prefix(warning)}{warning['message']} [{warning['code']}]", f"    {warning['hint']}")
     ]
 
 

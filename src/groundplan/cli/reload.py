@@ -55,8 +55,8 @@ def reload(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Switch to newly installed code without failing a call. Exits with 69 if the new workers do not become ready: the
-    old ones stay. So it does where they are not ready in time: they take over once they are."""
+    """Switch to newly installed code without failing a call. Exits with 69 if the new workers do not become ready, and
+    the old ones stay; if they only become ready too late, they take over then."""
     paths = home_for(home)
     up_state = require_running(paths)
     previous_number = _read_state(paths).get("number", 0)
@@ -94,7 +94,7 @@ def _check_disk_space(home: Home) -> None:
         probe.unlink()
     except OSError as error:
         raise Unavailable(
-            f"nothing is reloaded: {home.run} takes no file: {error.strerror}",
+            f"nothing is reloaded: no file can be written to {home.run}: {error.strerror}",
             code="reload_failed",
             hint="Free space on the disk of HOME, or make it writable, then reload again; the old ones serve.",
         ) from error

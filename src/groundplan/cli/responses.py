@@ -1,4 +1,4 @@
-"""`groundplan responses`: what is made in the background, how far it is and why it waits; and cancelling one."""
+"""`groundplan responses`: progress of background responses, why one waits, and cancelling one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from groundplan.cli.output import emit, table, usd
 
 app = command_group("Responses that are made in the background: list, cancel.", runs_alone=True)
 NONE = (
-    "There is no response in the background. They are asked for at the gateway with an API key: POST /v1/responses "
+    "There is no background response. They are created at the gateway with an API key: POST /v1/responses "
     "with background: true."
 )
 
@@ -31,7 +31,7 @@ def root(
 def list_all(
     context: typer.Context, workload: WorkloadOption = None, home: HomeOption = None, as_json: JsonOption = False
 ) -> None:
-    """List responses in the background: those that wait or are being made, then the others, newest first."""
+    """List background responses: queued and running ones, then the others, newest first."""
     options = GroupOptions.merged(context, workload, home, as_json)
     value = ControlClient.connect(options.home).get("/api/responses", **options.query())
     emit(value, options.as_json, responses_text(value))
@@ -44,14 +44,14 @@ def cancel(
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Cancel one that waits or is being made; what was generated is billed."""
+    """Cancel a queued or running response; tokens generated so far are billed."""
     options = GroupOptions.merged(context, None, home, as_json)
     value = ControlClient.connect(options.home).post(f"/api/responses/{id}/cancel", {})
     emit(value, options.as_json, f"{id} of {value['workload']} is cancelled")
 
 
 def responses_text(value: dict[str, Any]) -> str:
-    """The list for people."""
+    """The responses, and the number of open ones by workload, as tables for people."""
     rows = [
         (
             row["id"], row["workload"], row["status"], row["created_at"][:19], usd(row["cost_usd"]),
@@ -61,5 +61,5 @@ def responses_text(value: dict[str, Any]) -> str:
     ]  # fmt: skip
     head = ("response", "workload", "status", "asked", "cost", "tried again", "why not")
     text = table(head, rows) if rows else NONE
-    waits = [(each["workload"], each["queued"], each["in_progress"]) for each in value["open"]]
-    return f"{text}\n\n{table(('workload', 'queued', 'in progress'), waits)}" if waits else text
+    open_rows = [(item["workload"], item["queued"], item["in_progress"]) for item in value["open"]]
+    return f"{text}\n\n{table(('workload', 'queued', 'in progress'), open_rows)}" if open_rows else text

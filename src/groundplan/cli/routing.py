@@ -27,7 +27,7 @@ SetArgument = Annotated[Path, typer.Argument(metavar="SET.jsonl", help=SET)]
 
 
 class Source(StrEnum):
-    """What of a workload's own calls a router is learned from."""
+    """The kind of a workload's own calls from which a router is trained."""
 
     judges = "judges"
     outcomes = "outcomes"
@@ -56,7 +56,7 @@ def train(
 ) -> None:
     """Train a router from a set or from a workload's own calls, test it on unseen prompts, and keep it if they show
     that it saves something at that quality."""
-    if find_spec("lightgbm") is not None:  # a bare system lacks a library of its, which is carried along
+    if find_spec("lightgbm") is not None:  # it needs libgomp, which minimal systems lack and we bring along
         openmp.restart_with(Home(settings_for(home).home).run / "lib", "groundplan.cli.main", sys.argv[1:])
     from groundplan.cli import training  # noqa: PLC0415 -- heavy
 
@@ -140,10 +140,10 @@ def explain(
         costs = route.get("costs") or {}
         rows = [
             (model, f"{score:.1%}", f"${costs[model]:.6f}" if model in costs else "-")
-            for model, score in sorted(expected.items(), key=lambda each: -each[1])
+            for model, score in sorted(expected.items(), key=lambda item: -item[1])
         ]
-        named = f"\nrouter {route['router']}" if route.get("router") else ""
-        text += f"{named}\n{table(('model', 'expected quality', 'expected cost'), rows)}"
+        router_line = f"\nrouter {route['router']}" if route.get("router") else ""
+        text += f"{router_line}\n{table(('model', 'expected quality', 'expected cost'), rows)}"
     for name, why in sorted((route.get("barred") or {}).items()):
         text += f"\n{name} takes none of these calls: {why}"
     emit({"call": call, **route}, as_json, text)
@@ -177,17 +177,18 @@ def trade_off(
 
 
 def _saving_lines(value: dict[str, Any]) -> list[str]:
-    """What the choice of models saves, whom it leaves out, and whether the floors hold."""
-    return [*value["told"], *(_floor_text(each) for each in value["quality"])]
+    """Lines on the savings by the choice of models, the deployments that it leaves out, and whether the quality floors
+    hold."""
+    return [*value["told"], *(_floor_text(floor) for floor in value["quality"])]
 
 
-def _floor_text(each: dict[str, Any]) -> str:
+def _floor_text(floor: dict[str, Any]) -> str:
     """A floor in words."""
-    head = f"{each['dimension']}: floor {each['floor']:.0%}"
-    if each["share"] is None:
-        return f"{head}, not known ({each['judged']} judgements)"
-    held = {"yes": "kept", "no": "not kept", "unknown": "not sure"}[each["kept"]]
-    return f"{head}, {each['share']:.1%} ({each['low']:.1%} to {each['high']:.1%}) of {each['judged']}: {held}"
+    head = f"{floor['dimension']}: floor {floor['floor']:.0%}"
+    if floor["share"] is None:
+        return f"{head}, not known ({floor['judged']} judgements)"
+    standing = {"yes": "kept", "no": "not kept", "unknown": "not sure"}[floor["kept"]]
+    return f"{head}, {floor['share']:.1%} ({floor['low']:.1%} to {floor['high']:.1%}) of {floor['judged']}: {standing}"
 
 
 def _quality(point: dict[str, Any]) -> str:

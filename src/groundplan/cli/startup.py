@@ -104,9 +104,9 @@ class Startup:
             check_database(self.home, self.settings)
         running = {state.name for state in supervisor.states()}
         services = [
-            each
+            process
             for name in processes.RELOADABLE_SERVICES
-            if name in running and (each := self._service_process(name)) is not None
+            if name in running and (process := self._service_process(name)) is not None
         ]
         return services, self.gateway_processes(listeners, count), [self._control_process(listeners)]
 
@@ -201,9 +201,9 @@ class Startup:
 
 def _translate_refusals() -> AbstractContextManager[None]:
     return translate_database_errors(
-        "the database refuses what a start needs",
+        "the database refused a statement that the start needs",
         code="database_unavailable",
-        hint="Look at its disk and its log; then start again: what was done already stays as it is.",
+        hint="Check its disk and its log, then start again; completed steps are kept.",
     )
 
 

@@ -1,4 +1,4 @@
-"""`groundplan status`: what is served, by whom, and what waits for whom."""
+"""`groundplan status`: the blueprint, gateways, pending changes and problems."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ API_TIMEOUT_SECONDS = 20.0
 
 
 def status(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Blueprint, gateways, what is pending and for whom, and what the workspace would change."""
+    """Show the blueprint, gateways, pending changes and whom they wait for, and what the workspace would change."""
     value = ControlClient.connect(home, API_TIMEOUT_SECONDS).get("/api/status")
     emit(value, as_json, status_text(value))
 

@@ -1,4 +1,4 @@
-"""`groundplan tokens`: what programs hold, with scopes and an end; they never approve."""
+"""`groundplan tokens`: service tokens of programs, with scopes and expiry; they never approve."""
 
 from __future__ import annotations
 
@@ -41,10 +41,10 @@ def list_tokens(home: HomeOption = None, as_json: JsonOption = False) -> None:
     value = ControlClient.connect(home).get("/api/tokens")
     rows = [
         (
-            each["id"], each["name"], ", ".join(each["scopes"]), each["expires_at"][:10],
-            (each["used_at"] or "never used")[:16] if each["state"] == "active" else each["state"],
+            token["id"], token["name"], ", ".join(token["scopes"]), token["expires_at"][:10],
+            (token["used_at"] or "never used")[:16] if token["state"] == "active" else token["state"],
         )
-        for each in value["tokens"]
+        for token in value["tokens"]
     ]  # fmt: skip
     emit(value, as_json, table(("id", "name", "may", "until", "used"), rows, NONE))
 

@@ -31,7 +31,7 @@ AUDIT_WAIT_SECONDS = 10.0
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """The key that the tour made, for the two environment variables."""
+    """The key that the tour created, for the environment variables that it prints."""
 
     id: str
     secret: str
@@ -39,7 +39,7 @@ class Key:
 
 
 def take_tour(client: ControlClient, home: Home, login_url: str) -> None:
-    """Ask, show, and say what to do next."""
+    """Ask a question, show the answer with its evidence, and print the next steps."""
     gateway = client.gateway_url()
     note(f'\nAsking "{QUESTION}" at {WORKLOAD} ...')
     key = _key(client)
@@ -54,11 +54,11 @@ def take_tour(client: ControlClient, home: Home, login_url: str) -> None:
 def _key(client: ControlClient) -> Key | None:
     try:
         user = _example_person(client)
-        made = client.post("/api/keys", {"workload": WORKLOAD, "user": user, "days": 90})
+        created = client.post("/api/keys", {"workload": WORKLOAD, "user": user, "days": 90})
     except GroundplanError as error:
-        note(f"  No key could be made: {error}")
+        note(f"  No key could be created: {error}")
         return None
-    return Key(made["id"], made["key"], user)
+    return Key(created["id"], created["key"], user)
 
 
 def _example_person(client: ControlClient) -> str | None:
@@ -97,7 +97,7 @@ def passage_lines(facts: dict[str, Any], folders: dict[str, str]) -> list[str]:
 
 
 def _audit(client: ControlClient, home: Home, call_id: str) -> str:
-    """Waits for the call's audit entry and its proof under the signed checkpoint."""
+    """Wait for the call's audit entry and verify its inclusion proof; returns a sentence on the result."""
     deadline = time.monotonic() + AUDIT_WAIT_SECONDS
     while time.monotonic() < deadline:
         try:
@@ -112,7 +112,7 @@ def _audit(client: ControlClient, home: Home, call_id: str) -> str:
 
 
 def _verified(home: Home, index: int) -> str:
-    """Checks the proof here, with nothing but the files of the log and its public key."""
+    """Verify the proof here, from the files of the log and its public key only; returns a sentence on the result."""
     proof = inclusion_proof(home.audit, index)
     if not proof.holds(load_public(home, "checkpoint").public_bytes_raw()):
         return f"entry {index} does NOT verify; run `groundplan audit verify`"
@@ -122,7 +122,7 @@ def _verified(home: Home, index: int) -> str:
 
 def _next_steps(home: Home, gateway: str, key: Key | None, login_url: str) -> None:
     program = program_name()
-    note(f"\nThe console (works once, within ten minutes; `{program} login{_named(home)}` makes another):")
+    note(f"\nThe console (works once, within ten minutes; `{program} login{_home_option(home)}` makes another):")
     note(f"  {login_url}")
     if key is not None:
         note("\nAny OpenAI client:")
@@ -135,7 +135,7 @@ def _next_steps(home: Home, gateway: str, key: Key | None, login_url: str) -> No
     note(f"\nServing from {home.root}. Ctrl-C ends it.")
 
 
-def _named(home: Home) -> str:
-    """The option that names this HOME, where it is not the one that commands find by themselves."""
-    found = load_settings().home.absolute() == home.root.absolute()
-    return "" if found else f" --home {shlex.quote(os.path.relpath(home.root))}"
+def _home_option(home: Home) -> str:
+    """The option that names this HOME; empty if commands find it without."""
+    is_default = load_settings().home.absolute() == home.root.absolute()
+    return "" if is_default else f" --home {shlex.quote(os.path.relpath(home.root))}"

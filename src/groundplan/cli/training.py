@@ -91,7 +91,7 @@ def train(settings: TrainingSettings, training_set: TrainingSet) -> tuple[dict[s
     if lowest_shown_point(evaluation.routed, settings.keep) is None:
         raise _unproven_error(evaluation, settings.keep, len(matrix.samples))
     router = fit_router(matrix, vectors, keeps, name=settings.name)
-    points_by_keep = {label(each): lowest_shown_point(evaluation.routed, each) for each in requested_keeps}
+    points_by_keep = {label(share): lowest_shown_point(evaluation.routed, share) for share in requested_keeps}
     points = {key: point for key, point in points_by_keep.items() if point is not None and point in router.points}
     if label(settings.keep) not in points:
         raise _unproven_error(evaluation, settings.keep, len(matrix.samples))
@@ -127,9 +127,9 @@ def evaluate_stored_router(answers: Path, folder: Path, name: str) -> tuple[dict
     matrix, router = read_matrix(answers), registry.load_router(folder, name)
     value = evaluate_router(router, matrix, None if router.full is None else embed_prompts(matrix, router))
     rows = [
-        (key, f"{each['saved']:.1%}", f"{each['kept']:.1%}", f"{each['low']:.1%} to {each['high']:.1%}",
-         "yes" if each["shown"] else "not shown")
-        for key, each in value["points"].items()
+        (key, f"{point['saved']:.1%}", f"{point['kept']:.1%}", f"{point['low']:.1%} to {point['high']:.1%}",
+         "yes" if point["shown"] else "not shown")
+        for key, point in value["points"].items()
     ]  # fmt: skip
     lines = [
         table(("keep", "saved", "kept", "95 %", "shown"), rows),
@@ -200,10 +200,10 @@ def evaluate_router(router: Router, matrix: Matrix, vectors: Floats | None) -> d
     results = {key: held_out_result(reordered, router.strongest, chosen) for key, chosen in picked.items()}
     points = {
         key: {
-            "saved": each.saved, "kept": each.kept, "low": each.low, "high": each.high,
-            "shown": each.low >= float(key),
+            "saved": result.saved, "kept": result.kept, "low": result.low, "high": result.high,
+            "shown": result.low >= float(key),
         }
-        for key, each in results.items()
+        for key, result in results.items()
     }  # fmt: skip
     verdicts = [
         drift.Verdict(model, float(predicted), float(observed))
@@ -217,7 +217,8 @@ def evaluate_router(router: Router, matrix: Matrix, vectors: Floats | None) -> d
         "calibration_error": calibration_error(expected, reordered.scores),
         "all_words_known": fully_known_share(router, reordered),
         "drift": [
-            {"model": each.model, "half": each.half, "expected": each.expected, "seen": each.seen} for each in drifts
+            {"model": result.model, "half": result.half, "expected": result.expected, "seen": result.seen}
+            for result in drifts
         ],
         "drifted": bool(drifts) if len(reordered.samples) >= drift.LEAST else None,
     }
@@ -228,9 +229,9 @@ def drift_text(value: dict[str, Any]) -> str:
     if value["drifted"] is None:
         return "expectations: too few prompts to say whether it drifted"
     lines = [
-        f"expectations: {each['model']} scored {each['seen']:.1%} and {each['expected']:.1%} was expected"
-        + (f", of those of which it expects {each['half']}" if each["half"] else "")
-        for each in value["drift"]
+        f"expectations: {row['model']} scored {row['seen']:.1%} and {row['expected']:.1%} was expected"
+        + (f", of those of which it expects {row['half']}" if row["half"] else "")
+        for row in value["drift"]
     ]
     return "\n".join([*lines, "drifted: train it again"]) if lines else "expectations match what is observed"
 
@@ -290,16 +291,16 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
         "best_single": evaluation.best,
         "points": {
             key: {
-                "saved": each.saved,
-                "kept": each.kept,
-                "error": each.error,
-                "low": each.low,
-                "high": each.high,
-                "shown": each.low >= float(key),
+                "saved": result.saved,
+                "kept": result.kept,
+                "error": result.error,
+                "low": result.low,
+                "high": result.high,
+                "shown": result.low >= float(key),
                 "ridge_saved": evaluation.ridge[key].saved,
                 "tuned_ridge_saved": evaluation.tuned[key].saved,
             }
-            for key, each in evaluation.routed.items()
+            for key, result in evaluation.routed.items()
         },
         "oracle_saved": evaluation.oracle_saved,
         "abstained": evaluation.abstained,
@@ -314,11 +315,11 @@ def evaluation_json(evaluation: Evaluation) -> dict[str, Any]:
 def evaluation_text(evaluation: Evaluation) -> str:
     rows = [
         (
-            key, f"{each.saved:.1%}", f"{each.kept:.1%} ({each.low:.1%} to {each.high:.1%})",
-            "yes" if each.low >= float(key) else "not shown", f"{evaluation.ridge[key].saved:.1%}",
+            key, f"{result.saved:.1%}", f"{result.kept:.1%} ({result.low:.1%} to {result.high:.1%})",
+            "yes" if result.low >= float(key) else "not shown", f"{evaluation.ridge[key].saved:.1%}",
             f"{evaluation.tuned[key].saved:.1%}",
         )
-        for key, each in evaluation.routed.items()
+        for key, result in evaluation.routed.items()
     ]  # fmt: skip
     head = ("keep", "saved", "kept, on prompts never seen (95 %)", "shown", "a plain ridge saves", "a tuned one")
     same = ", ".join(f"{kind} {share:.0%}" for kind, share in evaluation.robust.items())

@@ -32,7 +32,7 @@ from groundplan.cli.reload import Reloading
 from groundplan.cli.startup import ServiceFollower, Startup
 from groundplan.cli.tour import take_tour
 from groundplan.cli.unknown_settings import misspelt_settings
-from groundplan.cli.workspace import further
+from groundplan.cli.workspace import release_rules
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.core.home import Home
 from groundplan.core.settings import DEFAULT_CONTROL_PORT, DEFAULT_PORT, Settings, load_settings, resolve_secret
@@ -101,7 +101,7 @@ def up(
 ) -> None:
     """Start everything and serve until Ctrl-C. Without --workspace the last blueprint is served."""
     settings = _load_settings(home, tls, draining)
-    folder, warnings = workspace or load_settings().workspace, [str(each) for each in misspelt_settings()]
+    folder, warnings = workspace or load_settings().workspace, [str(problem) for problem in misspelt_settings()]
     if folder is not None:
         folder = folder.absolute()
         warnings += _workspace_warnings(folder, Home(settings.home))
@@ -150,19 +150,21 @@ def _workspace_warnings(folder: Path, home: Home) -> list[str]:
     first start; later the last blueprint is served whatever the folder contains."""
     try:
         today = datetime.now(UTC).date()
-        found = validate(folder, known_price=lambda model: has_listed_price(model, today), extra_rules=further(today))
+        workspace_read = validate(
+            folder, known_price=lambda model: has_listed_price(model, today), extra_rules=release_rules(today)
+        )
     except GroundplanError as error:
         if not home.workspace.exists():
             raise
         note(f"the workspace has problems; the last blueprint is served: {error}")
         return []
-    return [*missing_secrets(found), *map(str, collect.workspace_warnings(found, today))]
+    return [*missing_secrets(workspace_read), *map(str, collect.workspace_warnings(workspace_read, today))]
 
 
 def missing_secrets(workspace: Workspace) -> Iterator[str]:
     """A warning for each deployment key that this process, and so its children, cannot resolve."""
     for name, item in workspace.deployments.items():
-        for reference in (item.key, *(each.key for each in item.keys), item.proxy_key):
+        for reference in (item.key, *(key.key for key in item.keys), item.proxy_key):
             try:
                 if reference is not None:
                     resolve_secret(reference)

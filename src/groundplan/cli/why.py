@@ -36,15 +36,15 @@ def why(
 
 def outline(value: Any, depth: int = 0) -> str:
     """Nested facts as indented lines."""
-    pad = "  " * depth
+    indent = "  " * depth
     if isinstance(value, dict):
-        return "\n".join(_named(pad, name, item, depth) for name, item in value.items())
+        return "\n".join(_field_text(indent, name, item, depth) for name, item in value.items())
     if isinstance(value, list):
-        return "\n".join(f"{pad}- {outline(item, depth + 1).lstrip()}" for item in value)
-    return f"{pad}{value}"
+        return "\n".join(f"{indent}- {outline(item, depth + 1).lstrip()}" for item in value)
+    return f"{indent}{value}"
 
 
-def _named(pad: str, name: str, item: Any, depth: int) -> str:
+def _field_text(indent: str, name: str, item: Any, depth: int) -> str:
     if isinstance(item, (dict, list)) and item:
-        return f"{pad}{name}:\n{outline(item, depth + 1)}"
-    return f"{pad}{name}: {'-' if item is None or item in ({}, []) else item}"
+        return f"{indent}{name}:\n{outline(item, depth + 1)}"
+    return f"{indent}{name}: {'-' if item is None or item in ({}, []) else item}"

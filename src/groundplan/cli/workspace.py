@@ -62,17 +62,17 @@ def init(
         known_context=price_list.context_window,
     )
     files = sorted(str(path) for path in written or ())
-    named, program = shlex.quote(str(folder)), program_name()
+    quoted_folder, program = shlex.quote(str(folder)), program_name()
     emit(
         {"folder": str(folder.absolute()), "files": files},
         as_json,
-        f"{folder} is ready. Next: {program} check {named}, then {program} up --workspace {named}",
+        f"{folder} is ready. Next: {program} check {quoted_folder}, then {program} up --workspace {quoted_folder}",
     )
 
 
-def further(today: date) -> ExtraRules:
-    """What `plan` would refuse beside the rules of the catalog: policies, prices that do not hold yet, and bounds that
-    nobody knows."""
+def release_rules(today: date) -> ExtraRules:
+    """Rules that `plan` applies in addition to those of the catalog: policies, prices that are not in force yet, and
+    unknown context windows."""
     return lambda read: (
         *declared.problems(read),
         *pricing.price_problems(read, today),
@@ -93,7 +93,7 @@ def check(
     folder = workspace_for(workspace)
     today = datetime.now(UTC).date()
     workspace_read = validate(
-        folder, known_price=lambda model: has_listed_price(model, today), extra_rules=further(today)
+        folder, known_price=lambda model: has_listed_price(model, today), extra_rules=release_rules(today)
     )
     count = len(workspace_read.workloads)
     value = {
@@ -101,8 +101,9 @@ def check(
         "folder": str(folder),
         "workloads": count,
         "warnings": [
-            problem_json(each) for each in (*misspelt_settings(), *collect.workspace_warnings(workspace_read, today))
+            problem_json(problem)
+            for problem in (*misspelt_settings(), *collect.workspace_warnings(workspace_read, today))
         ],
     }
-    told = f"{folder} is valid: {quantity(count, 'workload')}"
-    emit(value, as_json, "\n".join([told, *warnings_text(value)]))
+    summary = f"{folder} is valid: {quantity(count, 'workload')}"
+    emit(value, as_json, "\n".join([summary, *warnings_text(value)]))

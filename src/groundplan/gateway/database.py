@@ -8,11 +8,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
+from time import monotonic
 from typing import Any, LiteralString
 
 from psycopg import AsyncConnection, OperationalError
 from psycopg.abc import RV, PQGen
-from psycopg.errors import ReadOnlySqlTransaction, UndefinedTable
+from psycopg.errors import ConnectionTimeout, ReadOnlySqlTransaction, UndefinedTable
 from psycopg.pq import TransactionStatus
 from psycopg_pool import AsyncConnectionPool
 
@@ -32,6 +33,9 @@ BRIEFLY: LiteralString = "SET idle_in_transaction_session_timeout = '2s'"
 """What a transaction has locked, as the room of a workload for files, others wait for: a worker that is stopped in the
 middle of one keeps them from it for no longer."""
 _CONNECT_S = 2
+_MOST_CONNECT_S = 6
+_connect_seconds: dict[str, int] = {}
+"""By address: seconds for each of its servers, where `_CONNECT_S` were not enough lately."""
 _INSERT_S = 5.0
 _CONNECTIONS = 2
 _DURABLE = """SELECT set_config('synchronous_commit', 'on', false)
@@ -61,8 +65,18 @@ class _Prompt(AsyncConnection[Any]):
 
 
 async def connect(url: str, *, autocommit: bool = True) -> Connection:
-    """A connection within two seconds for each server that the address names. Raises psycopg.Error, OSError."""
-    return await _Prompt.connect(url, autocommit=autocommit, connect_timeout=_CONNECT_S)
+    """A connection within two seconds for each server that the address names. After a try that was too short they have
+    two seconds more, up to six: a busy PostgreSQL, which needs some of a second for each answer, has to give several
+    until a connection is there. Raises psycopg.Error, OSError."""
+    seconds, began = _connect_seconds.get(url, _CONNECT_S), monotonic()
+    try:
+        connection = await _Prompt.connect(url, autocommit=autocommit, connect_timeout=seconds)
+    except ConnectionTimeout:
+        _connect_seconds[url] = min(_MOST_CONNECT_S, seconds + _CONNECT_S)
+        raise
+    if monotonic() - began < _CONNECT_S / 2:
+        _connect_seconds.pop(url, None)
+    return connection
 
 
 async def fetched(

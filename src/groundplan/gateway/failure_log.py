@@ -5,6 +5,10 @@ the disk.
 from __future__ import annotations
 
 import logging
+from time import monotonic
+
+EXCEPTION_INTERVAL_S = 60.0
+"""Least time between two logged exceptions of one task."""
 
 
 class FailureLog:
@@ -23,3 +27,20 @@ class FailureLog:
 
     def record_success(self) -> None:
         self._is_failing = False
+
+
+class ExceptionLog:
+    """Unexpected exceptions of a task that goes on all the same: one a minute is logged, with its traceback. Call
+    `record` while one is handled."""
+
+    __slots__ = ("_log", "_logged_at")
+
+    def __init__(self, log: logging.Logger) -> None:
+        self._log = log
+        self._logged_at = float("-inf")
+
+    def record(self, message: str) -> None:
+        now = monotonic()
+        if now >= self._logged_at + EXCEPTION_INTERVAL_S:
+            self._logged_at = now
+            self._log.exception(message)

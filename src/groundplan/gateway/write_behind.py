@@ -20,7 +20,7 @@ from psycopg.errors import CheckViolation, NotNullViolation
 
 from groundplan.core.errors import GroundplanError
 from groundplan.gateway.database import insert
-from groundplan.gateway.failure_log import FailureLog
+from groundplan.gateway.failure_log import ExceptionLog, FailureLog
 
 _log = logging.getLogger(__name__)
 _DATABASE_ERRORS = (GroundplanError, psycopg.Error, OSError, TimeoutError)
@@ -39,12 +39,16 @@ class WriteBehind(ABC):
     def __init__(self, what: str) -> None:
         self._what = what
         self._failure_log = FailureLog(_log)
+        self._exceptions = ExceptionLog(_log)
 
     async def run(self) -> None:
         """Flush again and again, until cancelled."""
         while True:
             await asyncio.sleep(self.interval_seconds)
-            await self.flush()
+            try:
+                await self.flush()
+            except Exception:  # noqa: BLE001 -- the boundary of this task: what comes later is written all the same
+                self._exceptions.record(f"{self._what} are not written")
 
     @abstractmethod
     async def flush(self) -> None:

@@ -1,4 +1,4 @@
-"""People, groups, duties, sign-in, keys: live policy, each change of which `service` makes in one transaction.
+"""People, groups, duties, sign-in and keys: the live policy, which `service` changes, each change in one transaction.
 
-Who must approve what is governance's.
+Which approvals a change needs is decided by governance.
 """

@@ -16,8 +16,8 @@ from groundplan.identity.store import execute_counted, fetch_rows
 
 @dataclass(frozen=True, slots=True)
 class DirectoryPerson:
-    """A person as the directory writes them. `name`: as displayed here; `display_name`, `formatted`, `emails`: as the
-    directory sent them."""
+    """A person as the directory describes them. `name` is the name displayed here; `display_name`, `formatted` and
+    `emails` are as the directory sent them."""
 
     id: UUID
     email: str
@@ -48,8 +48,8 @@ class DirectoryGroup:
 
 @dataclass(frozen=True, slots=True)
 class ListQuery:
-    """A page of a list: `count` entries from number `start` on (from 1), of those with this name in any case, or of
-    all (None)."""
+    """A page of a list: `count` entries from number `start` on (from 1), with this name (ignoring case), or all if it
+    is None."""
 
     name: str | None
     start: int
@@ -60,13 +60,13 @@ class ListQuery:
 
 Row = TypeVar("Row")
 _LOCK = 0x6770_7363_696D_6401
-"""Advisory lock key."""
+"""Key of the advisory lock."""
 
 
 class ListReader(Protocol[Row]):
     """Reads a page of people or groups: (total, entries)."""
 
-    def __call__(self, conn: Connection[Any], wanted: ListQuery, /) -> tuple[int, list[Row]]: ...
+    def __call__(self, conn: Connection[Any], list_query: ListQuery, /) -> tuple[int, list[Row]]: ...
 
 
 _PERSON_ORDER: dict[str, LiteralString] = {
@@ -98,20 +98,20 @@ _GROUP: LiteralString = """SELECT g.id, g.name, d.external_id,
 
 
 def lock_directory(conn: Connection[Any]) -> None:
-    """Take the lock on changes by the directory until the transaction ends: each is computed from the state before it,
-    and directories send several at once. Take it before the lock on live policy."""
+    """Lock changes by the directory until the transaction ends. Each change is computed from the state before it, and
+    directories send several at once. Must be taken before the lock on the live policy."""
     conn.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK,))
 
 
 def person_by_subject(conn: Connection[Any], issuer: str, subject: str) -> UUID | None:
     """The person bound to this subject of the issuer."""
     query = "SELECT person_id FROM directory_person WHERE issuer = %s AND oidc_subject = %s"
-    found = fetch_rows(conn, query, (issuer, subject))
-    return found[0][0] if found else None
+    rows = fetch_rows(conn, query, (issuer, subject))
+    return rows[0][0] if rows else None
 
 
 def bind_subject(conn: Connection[Any], person_id: UUID, issuer: str, subject: str) -> bool:
-    """Bind a person to a subject, once: False if they are bound to another one already."""
+    """Bind a person to a subject, once; False if they are already bound to another one."""
     query = """INSERT INTO directory_person (person_id, issuer, oidc_subject) VALUES (%s, %s, %s)
                ON CONFLICT (person_id) DO UPDATE SET issuer = excluded.issuer, oidc_subject = excluded.oidc_subject
                WHERE directory_person.oidc_subject IS NULL"""
@@ -120,22 +120,22 @@ def bind_subject(conn: Connection[Any], person_id: UUID, issuer: str, subject: s
 
 def person(conn: Connection[Any], id: UUID) -> DirectoryPerson | None:
     """The person with this id; None if there is none, or the directory has deleted them."""
-    found = fetch_rows(conn, _PERSON + " WHERE p.id = %s AND d.deleted_at IS NULL", (id,))
-    return DirectoryPerson(*found[0]) if found else None
+    rows = fetch_rows(conn, _PERSON + " WHERE p.id = %s AND d.deleted_at IS NULL", (id,))
+    return DirectoryPerson(*rows[0]) if rows else None
 
 
 def person_by_email(conn: Connection[Any], email: str) -> DirectoryPerson | None:
     """The person with this address, also if the directory has deleted them."""
-    found = fetch_rows(conn, _PERSON + " WHERE p.email = %s", (email,))
-    return DirectoryPerson(*found[0]) if found else None
+    rows = fetch_rows(conn, _PERSON + " WHERE p.email = %s", (email,))
+    return DirectoryPerson(*rows[0]) if rows else None
 
 
-def people(conn: Connection[Any], wanted: ListQuery) -> tuple[int, list[DirectoryPerson]]:
+def people(conn: Connection[Any], list_query: ListQuery) -> tuple[int, list[DirectoryPerson]]:
     """(total, people of the page). Raises `Invalid` (`scim_sort`)."""
-    where: LiteralString = """ WHERE d.deleted_at IS NULL
+    condition: LiteralString = """ WHERE d.deleted_at IS NULL
       AND (%s::text IS NULL OR lower(coalesce(d.user_name, p.email)) = lower(%s))"""
-    total, found = _page(conn, _PERSON, where, _order(wanted, _PERSON_ORDER, "p.created_at, p.id"), wanted)
-    return total, [DirectoryPerson(*row) for row in found]
+    total, rows = _page(conn, _PERSON, condition, _order(list_query, _PERSON_ORDER, "p.created_at, p.id"), list_query)
+    return total, [DirectoryPerson(*row) for row in rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,9 +151,9 @@ class DirectoryAttributes:
     emails: list[dict[str, Any]] | None
 
 
-def save_person(conn: Connection[Any], id: UUID, said: DirectoryAttributes) -> None:
-    """Store a person's attributes; one whom the directory had deleted exists again."""
-    emails = None if said.emails is None else Jsonb(said.emails)
+def save_person(conn: Connection[Any], id: UUID, attributes: DirectoryAttributes) -> None:
+    """Store a person's attributes; a person whom the directory had deleted exists again."""
+    emails = None if attributes.emails is None else Jsonb(attributes.emails)
     conn.execute(
         """INSERT INTO directory_person (person_id, external_id, user_name, given_name, family_name, display_name,
              formatted, emails)
@@ -162,8 +162,8 @@ def save_person(conn: Connection[Any], id: UUID, said: DirectoryAttributes) -> N
              family_name = excluded.family_name, display_name = excluded.display_name,
              formatted = excluded.formatted, emails = excluded.emails, changed_at = now(), deleted_at = NULL""",
         (
-            id, said.external_id, said.user_name, said.given_name, said.family_name, said.display_name,
-            said.formatted, emails,
+            id, attributes.external_id, attributes.user_name, attributes.given_name, attributes.family_name,
+            attributes.display_name, attributes.formatted, emails,
         ),
     )  # fmt: skip
 
@@ -220,42 +220,44 @@ def reactivate_person(conn: Connection[Any], id: UUID) -> bool:
 
 def group(conn: Connection[Any], id: UUID) -> DirectoryGroup | None:
     """The group with this id; None if there is none, or the directory has deleted it."""
-    found = fetch_rows(conn, _GROUP + " WHERE g.id = %s AND d.deleted_at IS NULL", (id,))
-    return _group(found[0]) if found else None
+    rows = fetch_rows(conn, _GROUP + " WHERE g.id = %s AND d.deleted_at IS NULL", (id,))
+    return _group(rows[0]) if rows else None
 
 
 def find_deleted_group(conn: Connection[Any], name: str) -> UUID | None:
     """A group of this name that the directory has deleted."""
-    found = fetch_rows(conn, _GROUP + " WHERE g.name = %s AND d.deleted_at IS NOT NULL", (name,))
-    return found[0][0] if found else None
+    rows = fetch_rows(conn, _GROUP + " WHERE g.name = %s AND d.deleted_at IS NOT NULL", (name,))
+    return rows[0][0] if rows else None
 
 
-def groups(conn: Connection[Any], wanted: ListQuery) -> tuple[int, list[DirectoryGroup]]:
+def groups(conn: Connection[Any], list_query: ListQuery) -> tuple[int, list[DirectoryGroup]]:
     """As `people`, ordered by name."""
-    where: LiteralString = " WHERE d.deleted_at IS NULL AND (%s::text IS NULL OR lower(g.name) = lower(%s))"
-    total, found = _page(conn, _GROUP, where, _order(wanted, _GROUP_ORDER, "g.name"), wanted)
-    return total, [_group(row) for row in found]
+    condition: LiteralString = " WHERE d.deleted_at IS NULL AND (%s::text IS NULL OR lower(g.name) = lower(%s))"
+    total, rows = _page(conn, _GROUP, condition, _order(list_query, _GROUP_ORDER, "g.name"), list_query)
+    return total, [_group(row) for row in rows]
 
 
 def _page(
-    conn: Connection[Any], query: LiteralString, where: LiteralString, order: LiteralString, wanted: ListQuery
+    conn: Connection[Any], query: LiteralString, condition: LiteralString, order: LiteralString, list_query: ListQuery
 ) -> tuple[int, list[tuple[Any, ...]]]:
     """(total, rows of the page)."""
-    named = (wanted.name, wanted.name)
-    total = fetch_rows(conn, f"SELECT count(*) FROM ({query + where}) every", named)[0][0]
+    names = (list_query.name, list_query.name)
+    total = fetch_rows(conn, f"SELECT count(*) FROM ({query + condition}) every", names)[0][0]
     return total, fetch_rows(
-        conn, f"{query}{where}{order} LIMIT %s OFFSET %s", (*named, wanted.count, wanted.start - 1)
+        conn, f"{query}{condition}{order} LIMIT %s OFFSET %s", (*names, list_query.count, list_query.start - 1)
     )
 
 
-def _order(wanted: ListQuery, known: dict[str, LiteralString], own: LiteralString) -> LiteralString:
-    if wanted.sort_by is None:
-        return " ORDER BY " + own
-    column = known.get(wanted.sort_by.lower())
+def _order(list_query: ListQuery, columns: dict[str, LiteralString], default: LiteralString) -> LiteralString:
+    if list_query.sort_by is None:
+        return " ORDER BY " + default
+    column = columns.get(list_query.sort_by.lower())
     if column is None:
-        listed = ", ".join(sorted(known))
-        raise Invalid(f"sorting is not supported by {wanted.sort_by[:60]}", code="scim_sort", hint=f"Sort by {listed}.")
-    return " ORDER BY " + column + (" DESC NULLS LAST, " if wanted.descending else " NULLS LAST, ") + own
+        listed = ", ".join(sorted(columns))
+        raise Invalid(
+            f"sorting is not supported by {list_query.sort_by[:60]}", code="scim_sort", hint=f"Sort by {listed}."
+        )
+    return " ORDER BY " + column + (" DESC NULLS LAST, " if list_query.descending else " NULLS LAST, ") + default
 
 
 def save_group(conn: Connection[Any], id: UUID, external_id: str | None) -> None:

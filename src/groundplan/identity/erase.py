@@ -1,9 +1,9 @@
-"""Erasing a person who has left: destroys their key, so that what the log and kept content hold of them cannot be
-decrypted any more, and deletes their data from the database.
+"""Erases a person who has left: destroys their key, so that their personal data in the log and in stored content can no
+longer be decrypted, and deletes their data from the database.
 
-The name of a person who approved something is kept until the retention of approvals is over, so that it can be told who
-approved it. Every proof of the log stays valid. A restore from an older backup brings keys back; `reapply_erasures`
-destroys them again, from the list in HOME and from the log. Does not decide who may ask.
+The name of somebody who approved something is kept until the retention of approvals ends, so that it remains known who
+approved it. All proofs of the log stay valid. A restore of an older backup brings keys back; `reapply_erasures`
+destroys them again, from the list in HOME and from the log. Who may request an erasure is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from groundplan.identity import erase_store, store
 
 ACTION = "person.erased"
 APPROVAL_RETENTION = timedelta(days=365 * 6 + 2)
-"""How long names of approvers are kept: at least the six years for which companies keep such papers."""
+"""How long names of approvers are kept: at least the six years for which companies keep such records."""
 
 
 def erase(conn: Connection[Any], home: Home, actor: str, person_id: UUID, now: datetime) -> dict[str, Any]:
@@ -81,22 +81,22 @@ def reapply_erasures(conn: Connection[Any], home: Home) -> int:
 
 def read_erased_list(home: Home) -> set[UUID]:
     """Ids in the list in HOME. Damaged lines are skipped: the log names those people, too."""
-    found: set[UUID] = set()
+    ids: set[UUID] = set()
     with suppress(FileNotFoundError):
         for line in _list_path(home).read_text("ascii", "replace").split():
             with suppress(ValueError):
-                found.add(UUID(line))
-    return found
+                ids.add(UUID(line))
+    return ids
 
 
 def erased_in_log(folder: Path) -> set[UUID]:
     """People erased according to a log's files; unreadable files are skipped, `audit verify` reports them."""
-    found: set[UUID] = set()
+    ids: set[UUID] = set()
     word = f'"{ACTION}"'.encode()
     try:
         size = parse_checkpoint(parse_note((folder / "checkpoint").read_bytes()).text).size
     except (OSError, GroundplanError):
-        return found
+        return ids
     for index, width in tiles_of(size, 0):
         try:
             if word not in Tiles(folder).read("entries", index, width):
@@ -104,17 +104,17 @@ def erased_in_log(folder: Path) -> set[UUID]:
             for entry in Tiles(folder).entries(index, width):
                 body = json.loads(entry) if word in entry else {}
                 if body.get("action") == ACTION:
-                    found.add(UUID(body["subject"].removeprefix("person/")))
+                    ids.add(UUID(body["subject"].removeprefix("person/")))
         except (GroundplanError, OSError, ValueError):
             continue
-    return found
+    return ids
 
 
 def _add_to_list(home: Home, people: Iterable[UUID]) -> None:
-    known = read_erased_list(home)
-    wanted = known | set(people)
-    if wanted != known:
-        write_atomically(_list_path(home), "".join(f"{id}\n" for id in sorted(wanted, key=str)).encode())
+    listed = read_erased_list(home)
+    all_ids = listed | set(people)
+    if all_ids != listed:
+        write_atomically(_list_path(home), "".join(f"{id}\n" for id in sorted(all_ids, key=str)).encode())
 
 
 def _list_path(home: Home) -> Path:

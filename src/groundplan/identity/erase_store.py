@@ -39,11 +39,11 @@ def last_approval(conn: Connection[Any], person_id: UUID) -> datetime | None:
 
 def due_names(conn: Connection[Any], before: datetime) -> list[UUID]:
     """People whose key is destroyed and whose name was kept for approvals that are all older than this."""
-    found = fetch_rows(
+    rows = fetch_rows(
         conn,
         """SELECT p.id FROM person p JOIN subject_key k ON k.subject = p.id::text AND k.wrapped = ''
            WHERE NOT p.active AND p.name <> 'erased'
              AND NOT EXISTS (SELECT 1 FROM approval a WHERE a.person_id = p.id AND a.at >= %s)""",
         (before,),
     )
-    return [id for (id,) in found]
+    return [id for (id,) in rows]

@@ -56,13 +56,13 @@ def _people(company: GenesisPeople) -> Iterator[Problem]:
 
 def _groups(company: GenesisPeople) -> Iterator[Problem]:
     yield from _duplicates((group.name for group in company.groups), "group")
-    known, names = _known(company), {group.name for group in company.groups}
+    known_people, names = _known(company), {group.name for group in company.groups}
     for group in company.groups:
         if group.name in (EVERYONE, PUBLIC) or not group.name.strip() or "@" in group.name:
             hint = "Use a name without @; not `everyone` or `public`."
             yield Problem(f"no name for a group: {group.name!r}", "group_name", hint)
         for email in group.people:
-            if email.strip().lower() not in known:
+            if email.strip().lower() not in known_people:
                 yield Problem(f"{email} in group {group.name} is nobody", "unknown_person", "Declare the person.")
         for name in group.groups:
             if name not in names:
@@ -75,11 +75,11 @@ def _groups(company: GenesisPeople) -> Iterator[Problem]:
 
 
 def _duties(company: GenesisPeople) -> Iterator[Problem]:
-    known = _known(company)
+    known_people = _known(company)
     for duty in company.duties:
         if duty.duty not in DUTIES:
             yield Problem(f"there is no duty {duty.duty}", "unknown_duty", f"Duties are {', '.join(DUTIES)}.")
-        if duty.email.strip().lower() not in known:
+        if duty.email.strip().lower() not in known_people:
             yield Problem(
                 f"{duty.email}, {duty.duty} of {duty.subject}, is nobody", "unknown_person", "Declare the person."
             )

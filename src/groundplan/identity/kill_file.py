@@ -1,7 +1,8 @@
-"""HOME/run/kill.json: kills by `groundplan kill` while the control API does not answer, until live policy has them.
+"""HOME/run/kill.json: kills that `groundplan kill` writes while the control API does not answer, until the live policy
+has them.
 
-Gateway workers of this HOME read it directly. Changes take a lock on the folder, so that a kill written while the file
-is taken over into live policy stays in it. Does not decide what may be stopped.
+Gateway workers of this HOME read it directly. Changes lock the folder, so that a kill that is written while the file is
+copied into the live policy is not lost. What may be stopped is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -18,8 +19,8 @@ from typing import Any, Final
 from groundplan.core.home import Home, write_atomically
 
 LOCK_TIMEOUT: Final = 2.0
-"""How long to wait for another process that changes the file, which takes a moment: one that hangs must not prevent a
-kill."""
+"""Seconds to wait for another process that changes the file, which takes a moment: a process that hangs must not
+prevent a kill."""
 
 
 def kill_file_path(home: Home) -> Path:
@@ -27,14 +28,15 @@ def kill_file_path(home: Home) -> Path:
 
 
 def read_kills(home: Home) -> list[dict[str, Any]]:
-    """The kills in the file: `[{"scope", "reason", "at"}]`. Raises OSError, and ValueError if it is no such list."""
+    """The kills in the file: `[{"scope", "reason", "at"}]`. Raises OSError, and ValueError if the content is not such a
+    list."""
     try:
-        found = json.loads(kill_file_path(home).read_text(encoding="utf-8"))
+        kills = json.loads(kill_file_path(home).read_text(encoding="utf-8"))
     except FileNotFoundError:
         return []
-    if not isinstance(found, list) or not all(isinstance(each, dict) and "scope" in each for each in found):
+    if not isinstance(kills, list) or not all(isinstance(item, dict) and "scope" in item for item in kills):
         raise ValueError("no list of kills")
-    return found
+    return kills
 
 
 def add_kill(home: Home, kill: dict[str, Any]) -> None:
@@ -44,10 +46,10 @@ def add_kill(home: Home, kill: dict[str, Any]) -> None:
 
 
 def remove_kills(home: Home, taken: list[dict[str, Any]]) -> None:
-    """Remove the kills that live policy has by now, and nothing else. Raises as `read_kills`."""
+    """Remove the kills in `taken`, which the live policy has by now. Raises as `read_kills`."""
     with _folder_lock(home):
-        if left := [each for each in read_kills(home) if each not in taken]:
-            _write(home, left)
+        if remaining := [item for item in read_kills(home) if item not in taken]:
+            _write(home, remaining)
         else:
             kill_file_path(home).unlink(missing_ok=True)
 

@@ -13,9 +13,9 @@ from uuid import UUID
 
 EVERYONE = "everyone"
 PUBLIC = "public"
-"""As a reader: everybody, including calls that carry no person."""
+"""The name of the reader entry for everybody, including calls without a person."""
 COMPANY = "company"
-"""The subject of duties and kills that cover everything."""
+"""The subject of duties and kills for the whole company."""
 DUTIES = (
     "business",
     "product",
@@ -28,8 +28,8 @@ DUTIES = (
     "compliance",
 )
 SUCCESSION = timedelta(days=30)
-"""How long a duty may be held by somebody who has left; then its finding is critical and its workload changes only
-together with a new owner. Nothing stops."""
+"""How long a duty may stay with somebody who has left. After that its finding is critical, and its workload can only be
+changed together with a new owner. Nothing stops serving."""
 KILL_SCOPES = ("provider", "model", "workload", "deployment", "source", "tool", "key", "site")
 GroupType = Literal["group", "team"]
 
@@ -102,7 +102,7 @@ class GenesisPeople:
 
 @dataclass(frozen=True, slots=True)
 class KeyTerms:
-    """What a key may do beyond its workload; a rotated key keeps it."""
+    """Restrictions and rights of a key besides its workload; a rotated key keeps them."""
 
     acts_for_others: bool = False
     tags: tuple[str, ...] = ()
@@ -174,7 +174,7 @@ Proof = Literal["link", "recovery", "unconfirmed", "passkey", "oidc"]
 """How somebody signed in: the local operator by a link; a person by a link that the operator made, by a passkey that
 nobody has confirmed yet, by a confirmed passkey, or at the company's own sign-in."""
 PROVEN: frozenset[Proof] = frozenset({"passkey", "oidc"})
-"""Proofs that the person was present, whoever holds the operator's token."""
+"""Proofs that the person was present, which nobody can give with the operator's token."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -257,7 +257,7 @@ class Passkey:
 Role = Literal["auditor", "on-call", "emergency"]
 """Temporary rights: to read everything; to stop and roll back alone; the same for an hour, taken by oneself."""
 SCOPES = frozenset({"read", "plan", "release", "rollback", "stop", "keys", "revoke", "clear", "work", "scim"})
-"""What a service token may be made for. It never approves, lifts a stop or changes who may do what by hand."""
+"""Scopes of service tokens. A token never approves, lifts a stop, or changes rights by hand."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,7 +26,7 @@ from groundplan.identity import directory_store, passkey_store, sessions, store
 SIGN_IN_LIFETIME = timedelta(minutes=10)
 TIMEOUT = 10.0
 MAX_PROVIDER_REQUESTS, SLOT_TIMEOUT = 8, 2.0
-"""Concurrent requests to the provider, and how many seconds another one waits for its turn."""
+"""Concurrent requests to the provider, and the seconds for which another request waits for its turn."""
 LEEWAY = 60
 SCOPE = "openid email profile"
 ALGORITHMS = ["RS256", "PS256", "ES256", "RS384", "ES384", "RS512", "ES512"]
@@ -49,38 +49,38 @@ class Provider:
         _check_url(self.issuer, self.issuer)
 
 
-def prepare_sign_in(provider: Provider, back: str) -> tuple[str, str, dict[str, str]]:
-    """(URL to send the browser to, the state that the browser has to hold, what is stored until it returns). `back`:
-    the URL to which the provider sends the browser.
+def prepare_sign_in(provider: Provider, callback_url: str) -> tuple[str, str, dict[str, str]]:
+    """(URL to redirect the browser to, state that the browser must present when it returns, data to store until then).
+    `callback_url`: the URL to which the provider redirects the browser.
 
-    It sends requests to the provider: call it outside of a transaction. Raises `Invalid` (`oidc_issuer`), `Unavailable`
-    (`oidc_provider`).
+    Sends requests to the provider, so it must be called outside of a transaction. Raises `Invalid` (`oidc_issuer`),
+    `Unavailable` (`oidc_provider`).
     """
     from authlib.integrations.httpx_client import OAuth2Client  # noqa: PLC0415 -- heavy: only who signs in needs it
 
     with _provider_slot():
-        found = _discover(provider)
+        endpoints = _discover(provider)
     state, nonce, verifier = (secrets.token_urlsafe(48) for _ in range(3))
     with OAuth2Client(
-        provider.client_id, provider.secret, redirect_uri=back, scope=SCOPE, code_challenge_method="S256"
+        provider.client_id, provider.secret, redirect_uri=callback_url, scope=SCOPE, code_challenge_method="S256"
     ) as client:
         url, _ = client.create_authorization_url(
-            found["authorization_endpoint"], state=state, nonce=nonce, code_verifier=verifier
+            endpoints["authorization_endpoint"], state=state, nonce=nonce, code_verifier=verifier
         )
-    return str(url), state, {"nonce": nonce, "verifier": verifier, "back": back}
+    return str(url), state, {"nonce": nonce, "verifier": verifier, "back": callback_url}
 
 
 def save_sign_in(conn: Connection[Any], state: str, sign_in: dict[str, str], now: datetime) -> None:
-    """Store what is needed once the browser returns."""
+    """Store the data of a sign-in until the browser returns."""
     passkey_store.insert_ceremony(conn, _hash(state), "oidc", None, sign_in, now + SIGN_IN_LIFETIME)
 
 
 def take_sign_in(conn: Connection[Any], state: str, now: datetime) -> dict[str, str]:
-    """Take what `save_sign_in` stored, once. Raises `Invalid` (`ceremony`)."""
-    found = passkey_store.use_ceremony(conn, _hash(state), "oidc", now)
-    if found is None:
+    """The data stored by `save_sign_in`, which is deleted. Raises `Invalid` (`ceremony`) if there is none."""
+    ceremony = passkey_store.use_ceremony(conn, _hash(state), "oidc", now)
+    if ceremony is None:
         raise Invalid("this sign-in was started too long ago, or has ended", code="ceremony", hint="Start again.")
-    sign_in: dict[str, str] = found[1]
+    sign_in: dict[str, str] = ceremony[1]
     return sign_in
 
 
@@ -94,7 +94,7 @@ def fetch_claims(provider: Provider, code: str, sign_in: dict[str, str], now: da
 def begin_session(
     conn: Connection[Any], provider: Provider, claims: dict[str, Any], now: datetime, agent: str = ""
 ) -> str:
-    """Begin a session of the person of these claims; returns the secret for its cookie.
+    """Begin a session of the person with these claims; returns the secret for its cookie.
 
     Raises `Unauthenticated` (`oidc_unknown`).
     """
@@ -122,72 +122,73 @@ def _fetch_claims(provider: Provider, code: str, sign_in: dict[str, str], now: d
     from joserfc.errors import JoseError  # noqa: PLC0415
     from joserfc.jwk import KeySet  # noqa: PLC0415
 
-    places = _discover(provider)
+    endpoints = _discover(provider)
     try:
         with OAuth2Client(
             provider.client_id, provider.secret, redirect_uri=sign_in["back"], scope=SCOPE, timeout=TIMEOUT
         ) as client:
-            token = client.fetch_token(places["token_endpoint"], code=code, code_verifier=sign_in["verifier"])
-        keys = KeySet.import_key_set(_fetch_json(places["jwks_uri"]))
+            token = client.fetch_token(endpoints["token_endpoint"], code=code, code_verifier=sign_in["verifier"])
+        keys = KeySet.import_key_set(_fetch_json(endpoints["jwks_uri"]))
         claims = jwt.decode(token["id_token"], keys, algorithms=ALGORITHMS).claims
-        wanted = jwt.JWTClaimsRegistry(
+        registry = jwt.JWTClaimsRegistry(
             now=int(now.timestamp()), leeway=LEEWAY, iss={"essential": True, "value": provider.issuer},
             aud={"essential": True, "value": provider.client_id}, exp={"essential": True},
             nonce={"essential": True, "value": sign_in["nonce"]}, sub={"essential": True},
         )  # fmt: skip
-        wanted.validate(claims)
+        registry.validate(claims)
     except HTTPError as error:
-        raise _silent_error(provider) from error
+        raise _no_answer_error(provider) from error
     except (AuthlibBaseError, JoseError, KeyError, TypeError, ValueError) as error:
         raise _refused_error() from error
     return dict(claims)
 
 
 def is_verified(claims: Mapping[str, Any], *, trusted: bool) -> bool:
-    """Whether the address counts as verified: the claims say so, or say nothing and the provider is `trusted`."""
+    """Whether the e-mail address counts as verified: the claims say so, or do not mention it and the provider is
+    `trusted`."""
     return claims.get("email_verified", trusted) in (True, "true")
 
 
 def _find_person(conn: Connection[Any], provider: Provider, claims: dict[str, Any]) -> UUID:
     subject = str(claims["sub"])
-    known = directory_store.person_by_subject(conn, provider.issuer, subject)
-    if known is None:
+    person_id = directory_store.person_by_subject(conn, provider.issuer, subject)
+    if person_id is None:
         email = str(claims.get("email") or "").strip().lower()
         if email and not is_verified(claims, trusted=provider.trust_email):
             raise _unverified_error(email)
         person = store.person_by_email(conn, email) if email else None
-        known = None if person is None else person.id
-        if known is not None and directory_store.decides_with_changed_address(conn, known):
+        person_id = None if person is None else person.id
+        if person_id is not None and directory_store.decides_with_changed_address(conn, person_id):
             raise _changed_address_error(email)
-        if known is None or not directory_store.bind_subject(conn, known, provider.issuer, subject):
+        if person_id is None or not directory_store.bind_subject(conn, person_id, provider.issuer, subject):
             raise _unknown_error(email)
-    found = store.person(conn, known)
-    if found is None or not found.active:
-        raise _unknown_error("" if found is None else found.email)
-    return known
+    bound = store.person(conn, person_id)
+    if bound is None or not bound.active:
+        raise _unknown_error("" if bound is None else bound.email)
+    return person_id
 
 
 def _discover(provider: Provider) -> dict[str, str]:
     """The provider's endpoints, from its openid-configuration. Raises `Unavailable`, `Invalid` (`oidc_issuer`)."""
     provider.check()
-    found = _fetch_json(f"{provider.issuer.rstrip('/')}/.well-known/openid-configuration")
+    document = _fetch_json(f"{provider.issuer.rstrip('/')}/.well-known/openid-configuration")
     names = ("authorization_endpoint", "token_endpoint", "jwks_uri")
-    if found.get("issuer") != provider.issuer or not all(isinstance(found.get(name), str) for name in names):
+    if document.get("issuer") != provider.issuer or not all(isinstance(document.get(name), str) for name in names):
         raise Invalid(
             f"{provider.issuer} does not describe itself as this issuer",
             code="oidc_issuer",
             hint="GROUNDPLAN_OIDC_ISSUER must be exactly what its openid-configuration says.",
         )
     for name in names:
-        _check_url(found[name], provider.issuer)
-    return {name: str(found[name]) for name in names}
+        _check_url(document[name], provider.issuer)
+    return {name: str(document[name]) for name in names}
 
 
 def _check_url(url: str, issuer: str) -> None:
-    """Require https, or http on this machine if the issuer is there, too."""
-    found, own = urlsplit(url), urlsplit(issuer)
-    here = found.hostname in LOCAL and own.hostname in LOCAL
-    if found.scheme != "https" and not (found.scheme == "http" and here):
+    """Require https, or http on this machine if the issuer is on this machine as well."""
+    target, own_issuer = urlsplit(url), urlsplit(issuer)
+    is_local = target.hostname in LOCAL and own_issuer.hostname in LOCAL
+    if target.scheme != "https" and not (target.scheme == "http" and is_local):
         raise Invalid("the company's sign-in needs https", code="oidc_issuer", hint="Set an https issuer.")
 
 
@@ -213,7 +214,7 @@ def _hash(state: str) -> bytes:
     return hashlib.sha256(state.encode("utf-8", "surrogatepass")).digest()
 
 
-def _silent_error(provider: Provider) -> Unavailable:
+def _no_answer_error(provider: Provider) -> Unavailable:
     return Unavailable(
         f"{urlsplit(provider.issuer).hostname} does not answer", code="oidc_provider",
         hint="Use your passkey, or try again.", retry_after=5,
@@ -221,14 +222,17 @@ def _silent_error(provider: Provider) -> Unavailable:
 
 
 def _refused_error() -> Unauthenticated:
-    return Unauthenticated("the company's sign-in did not vouch for you", code="oidc_refused", hint="Start again.")
+    return Unauthenticated(
+        "the company's sign-in did not confirm who you are", code="oidc_refused", hint="Start again."
+    )
 
 
 def _changed_address_error(address: str) -> Unauthenticated:
     return Unauthenticated(
-        "a directory changed the address by which you are known here, and you decide things",
+        "a directory changed your e-mail address, and you hold a duty or a confirmed passkey here",
         code="oidc_address_changed",
-        hint="Sign in with your passkey: whoever writes to the directory could have taken your place by that address.",
+        hint="Sign in with your passkey: anybody who can write to the directory could take your place by a changed "
+        "address.",
         details={"address": address},
     )
 

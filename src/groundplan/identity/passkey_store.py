@@ -13,7 +13,7 @@ from groundplan.identity.model import Passkey
 from groundplan.identity.store import execute_counted, fetch_rows
 
 MAX_OPEN_SIGN_INS = 10_000
-"""Pending sign-ins that are stored: more than any company begins in half a minute."""
+"""The most pending sign-ins that are stored: more than any company begins within half a minute."""
 _PROVEN_OTHERS: LiteralString = """p.active AND p.id <> %s AND (
       EXISTS (SELECT 1 FROM passkey k WHERE k.person_id = p.id AND k.confirmed_at IS NOT NULL AND k.removed_at IS NULL)
       OR EXISTS (SELECT 1 FROM console_session s WHERE s.person_id = p.id AND s.proof = 'oidc'))"""
@@ -33,8 +33,8 @@ def insert(conn: Connection[Any], key: Passkey) -> bool:
 
 
 def find_passkey(conn: Connection[Any], id: bytes) -> Passkey | None:
-    found = fetch_rows(conn, _PASSKEY + " AND id = %s FOR UPDATE", (id,))
-    return _passkey(found[0]) if found else None
+    rows = fetch_rows(conn, _PASSKEY + " AND id = %s FOR UPDATE", (id,))
+    return _passkey(rows[0]) if rows else None
 
 
 def list_passkeys(conn: Connection[Any], person_id: UUID | None) -> list[Passkey]:
@@ -110,13 +110,13 @@ def insert_ceremony(
 
 def use_ceremony(conn: Connection[Any], hash: bytes, kind: str, now: datetime) -> tuple[UUID | None, Any] | None:
     """Use a ceremony up: (person, state); None if it is unknown, used or expired."""
-    found = fetch_rows(
+    rows = fetch_rows(
         conn,
         """UPDATE ceremony SET used_at = %s WHERE hash = %s AND kind = %s AND used_at IS NULL AND expires_at > %s
            RETURNING person_id, state""",
         (now, hash, kind, now),
     )
-    return (found[0][0], found[0][1]) if found else None
+    return (rows[0][0], rows[0][1]) if rows else None
 
 
 def _passkey(row: tuple[Any, ...]) -> Passkey:

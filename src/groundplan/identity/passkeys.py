@@ -1,9 +1,9 @@
-"""Passkeys (WebAuthn), by which a person proves presence: the operator's token alone can sign for nobody.
+"""Passkeys (WebAuthn), by which a person proves presence: with the operator's token alone nobody can act as a person.
 
-Trust is passed on from person to person. The first passkey of a company is valid at once. A later one that was
-registered after a link of the operator waits until somebody else with a proven session confirms it; if nobody else
-could, it becomes valid after `WAITING_PERIOD`, announced in everybody's inbox. A person who signed in with a valid
-passkey may add others at once. The protocol is `fido2`'s. Does not know HTTP, nor who may approve what.
+Trust is passed from person to person. The first passkey of a company is valid at once. A later one that was registered
+after a link of the operator waits until another person with a proven session confirms it; if nobody else could, it
+becomes valid after `WAITING_PERIOD`, announced in everybody's inbox. A person who signed in with a valid passkey may
+add others at once. The protocol is implemented by `fido2`. This module knows neither HTTP nor who may approve what.
 """
 
 from __future__ import annotations
@@ -43,10 +43,10 @@ class Site:
 def begin_enrol(conn: Connection[Any], site: Site, session: Session, now: datetime) -> dict[str, Any]:
     """`{"ceremony", "options"}` for `navigator.credentials.create`. Raises `Denied` (`person_only`)."""
     person = _person_of(conn, session)
-    known = [_credential_data(key) for key in passkey_store.list_passkeys(conn, person.id)]
+    credentials = [_credential_data(key) for key in passkey_store.list_passkeys(conn, person.id)]
     options, state = _server(site).register_begin(
         {"id": person.id.bytes, "name": person.email, "displayName": person.name},  # type: ignore[arg-type]
-        credentials=known,
+        credentials=credentials,
         resident_key_requirement=_requirement("ResidentKeyRequirement", "required"),
         user_verification=_requirement("UserVerificationRequirement", "required"),
     )
@@ -56,13 +56,13 @@ def begin_enrol(conn: Connection[Any], site: Site, session: Session, now: dateti
 def finish_enrol(
     conn: Connection[Any], site: Site, session: Session, given: Mapping[str, Any], now: datetime
 ) -> tuple[Passkey, Proof]:
-    """Register the passkey of `given` (`ceremony`, `response`, `label`); returns it and the proof that it gives now.
+    """Register the passkey of `given` (`ceremony`, `response`, `label`); returns it and the proof that it provides now.
 
     Raises `Invalid` (`passkey_refused`, `ceremony`), `Conflict` (`passkey_known`), `Denied` (`person_only`).
     """
     person = _person_of(conn, session)
-    asked, state = _take_ceremony(conn, str(given["ceremony"]), "enrol", now)
-    if asked != person.id:
+    ceremony_person, state = _take_ceremony(conn, str(given["ceremony"]), "enrol", now)
+    if ceremony_person != person.id:
         raise _expired_ceremony_error()
     try:
         data = _server(site).register_complete(state, given["response"])
@@ -226,23 +226,23 @@ def _save_ceremony(
     conn: Connection[Any], kind: str, person_id: UUID | None, state: dict[str, Any], now: datetime
 ) -> str:
     name = secrets.token_urlsafe(32)
-    kept = {key: str(getattr(value, "value", value)) for key, value in state.items()}
+    stored = {key: str(getattr(value, "value", value)) for key, value in state.items()}
     passkey_store.insert_ceremony(
-        conn, hashlib.sha256(name.encode()).digest(), kind, person_id, kept, now + CEREMONY_LIFETIME
+        conn, hashlib.sha256(name.encode()).digest(), kind, person_id, stored, now + CEREMONY_LIFETIME
     )
     return name
 
 
 def _take_ceremony(conn: Connection[Any], name: str, kind: str, now: datetime) -> tuple[UUID | None, Any]:
     hash = hashlib.sha256(name.encode("utf-8", "surrogatepass")).digest()
-    found = passkey_store.use_ceremony(conn, hash, kind, now)
-    if found is None:
+    ceremony = passkey_store.use_ceremony(conn, hash, kind, now)
+    if ceremony is None:
         raise _expired_ceremony_error()
-    return found
+    return ceremony
 
 
-def _label(given: object) -> str:
-    text = str(given or "").strip()
+def _label(value: object) -> str:
+    text = str(value or "").strip()
     return text[:LABEL_CHARACTERS] or "passkey"
 
 

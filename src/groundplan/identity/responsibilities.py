@@ -1,7 +1,7 @@
-"""What each person is responsible for: for access reviews, and for handing over from somebody who leaves.
+"""What each person is responsible for, for access reviews and for handing over the duties of somebody who leaves.
 
-Only reads, with as many statements for tens of thousands of people as for one. The caller checks who may see names and
-addresses.
+Reads only, and needs the same number of statements for one person as for tens of thousands. The caller checks who may
+see names and addresses.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _KEYS_MADE: LiteralString = """SELECT p.id, jsonb_build_object('id', k.id::text,
     WHERE (%(person)s::uuid IS NULL OR p.id = %(person)s) AND k.person_id IS DISTINCT FROM p.id
       AND k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > %(now)s)
     ORDER BY k.created_at"""
-"""Keys of others or of nobody that the person or a program of theirs made: they know their secrets."""
+"""Keys of other people or of nobody that the person, or a program of theirs, created: they know their secrets."""
 _SESSIONS: LiteralString = """SELECT person_id, id FROM console_session
     WHERE person_id IS NOT NULL AND (%(person)s::uuid IS NULL OR person_id = %(person)s) AND ended_at IS NULL
       AND expires_at > %(now)s"""
@@ -62,8 +62,8 @@ def responsibilities_of(conn: Connection[Any], person_id: UUID, now: datetime) -
     `keys_made` go on when they leave, since applications use them. `seats` are the changes that wait for a duty which
     nobody else holds; `duties` are `duty of subject`.
     """
-    (found,) = _responsibilities(conn, person_id, now)
-    return found
+    (value,) = _responsibilities(conn, person_id, now)
+    return value
 
 
 def _responsibilities(conn: Connection[Any], person_id: UUID | None, now: datetime) -> list[dict[str, Any]]:
@@ -72,8 +72,8 @@ def _responsibilities(conn: Connection[Any], person_id: UUID | None, now: dateti
     def by_person(query: LiteralString) -> dict[UUID, list[Any]]:
         return _grouped(fetch_rows(conn, query, parameters))
 
-    held = store.duties(conn, person_id=person_id)
-    duties = _grouped((each.person.id, f"{each.duty} of {each.subject}") for each in held)
+    duty_rows = store.duties(conn, person_id=person_id)
+    duties = _grouped((holding.person.id, f"{holding.duty} of {holding.subject}") for holding in duty_rows)
     passkeys = _grouped((key.person_id, key) for key in passkey_store.list_passkeys(conn, person_id))
     groups, keys, sessions = by_person(_GROUPS), by_person(_KEYS), by_person(_SESSIONS)
     keys_made = by_person(_KEYS_MADE)
@@ -96,8 +96,8 @@ def _responsibilities(conn: Connection[Any], person_id: UUID | None, now: dateti
     ]
 
 
-def _grouped(found: Iterable[tuple[Any, ...]]) -> dict[UUID, list[Any]]:
+def _grouped(rows: Iterable[tuple[Any, ...]]) -> dict[UUID, list[Any]]:
     grouped: dict[UUID, list[Any]] = defaultdict(list)
-    for person, each in found:
-        grouped[person].append(each)
+    for person, values in rows:
+        grouped[person].append(values)
     return grouped

@@ -1,7 +1,9 @@
-"""Rights that end: auditors, who is on call, emergencies (break-glass), tokens of programs; and who lifts a stop.
+"""Temporary rights: auditors, people on call, emergencies (break-glass) and tokens of programs; and who may lift a
+stop.
 
-Each is audited. The policies of the API decide who may appoint, make tokens or lift; the rules here apply whoever asks:
-an emergency is short and somebody else reviews it, a token expires, a stop is lifted by two people.
+All are recorded in the audit log. The policies of the API decide who may appoint, create tokens or lift. The rules here
+apply to everybody: an emergency is short and reviewed by somebody else, a token expires, a stop is lifted by two
+people.
 """
 
 from __future__ import annotations
@@ -50,7 +52,8 @@ def appoint(
 
 
 def break_glass(conn: Connection[Any], actor: str, person_id: UUID, reason: str, now: datetime) -> Appointment:
-    """Take the rights to stop, roll back and read for an hour, by oneself; somebody else reviews it afterwards."""
+    """Take the rights to stop, roll back and read for an hour, for oneself; somebody else has to review it
+    afterwards."""
     appointment = appoint(conn, actor, person_id, "emergency", reason, now, now + EMERGENCY)
     detail = {"reason": appointment.reason, "ends": appointment.ends.isoformat(), "appointment": str(appointment.id)}
     record(conn, action="emergency.begun", actor=actor, subject=f"person/{person_id}", detail=detail)
@@ -100,17 +103,17 @@ def create_token(
     Raises `Invalid` (`token_scope`, `token_expiry`), `Conflict` (`already_left`) if its maker is just leaving: they
     would know the secret of a token that nobody revokes.
     """
-    wrong = sorted(set(scopes) - SCOPES)
-    if wrong or not scopes:
+    unknown_scopes = sorted(set(scopes) - SCOPES)
+    if unknown_scopes or not scopes:
         raise Invalid(
-            f"not a scope of a token: {', '.join(wrong) or 'none given'}",
+            f"not a scope of a token: {', '.join(unknown_scopes) or 'none given'}",
             code="token_scope",
             hint=f"Scopes are {', '.join(sorted(SCOPES))}; a token never approves.",
         )
     if not now < expires <= now + MAX_TOKEN_LIFETIME:
         raise Invalid("a token ends within a year", code="token_expiry", hint="Give an end; make a new one then.")
     if not store.is_present_or_program(conn, actor):
-        raise Conflict("you have left", code="already_left", hint="Somebody who is here makes it.")
+        raise Conflict("you have left", code="already_left", hint="Ask a colleague to create it.")
     secret = f"{TOKEN_PREFIX}{secrets.token_urlsafe(32)}"
     token = ServiceToken(new_id(), name, tuple(sorted(set(scopes))), now, actor, expires)
     store.insert_token(conn, token, _hash(secret))
@@ -120,7 +123,7 @@ def create_token(
 
 
 def find_token(conn: Connection[Any], secret: str, now: datetime) -> ServiceToken | None:
-    """The token with this secret; None where it is unknown, revoked or expired."""
+    """The token with this secret; None if it is unknown, revoked or expired."""
     return store.use_token(conn, _hash(secret), now)
 
 
@@ -132,13 +135,14 @@ def revoke_token(conn: Connection[Any], actor: str, id: UUID, now: datetime) -> 
 
 
 def confirm_lift(conn: Connection[Any], actor: str, scope: str, reason: str, *, proven: bool, alone: bool) -> bool:
-    """Record that `actor` wants a stopped scope to run again; True where it may now, else a second person must ask.
+    """Record that `actor` wants a stopped scope to run again; returns whether it may now, otherwise a second person has
+    to request it.
 
-    Two different people are needed who both proved to be present (`proven`), since whoever holds the operator's token
-    can ask by it and by a link in anybody's name. One is enough where `alone`: a company of one person, a demo, or a
-    company in which nobody can prove to be present yet.
+    Two different people who both proved their presence (`proven`) are needed, since the operator's token allows
+    requests in anybody's name. One is enough if `alone`: in a company of one person, in a demo, or while nobody can
+    prove to be present.
     """
-    next_policy_number(conn, "lift", scope, False)  # locks before wishes are read, as stopping and leaving do
+    next_policy_number(conn, "lift", scope, False)  # locks before requests are read, as stopping and leaving do
     before = store.lift_wish(conn, scope)
     if alone or (before is not None and before[0] != actor and before[1] and proven):
         store.delete_lift_wish(conn, scope)

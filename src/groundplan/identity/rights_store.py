@@ -1,4 +1,4 @@
-"""The SQL of rights for a time, service tokens, wishes to lift a stop and access reviews. No rules (`rights.py`)."""
+"""The SQL of temporary rights, service tokens, requests to lift a stop, and access reviews. No rules (`rights.py`)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from groundplan.identity.store import execute_counted, fetch_rows
 
 _APPOINTMENT: LiteralString = """SELECT id, person_id, role, reason, begins, ends, made_by, ended_at, ended_by,
     reviewed_at, reviewed_by, review FROM appointment"""
-_WISH: LiteralString = """SELECT w.scope, w.by, w.proven FROM lift_wish w WHERE w.at > ALL (
+_LIFT_REQUEST: LiteralString = """SELECT w.scope, w.by, w.proven FROM lift_wish w WHERE w.at > ALL (
     SELECT k.at FROM kill_switch k WHERE k.scope = w.scope AND k.lifted_at IS NULL)"""
-"""A wish to lift counts only if it is newer than every kill in force: its author did not know of later ones."""
+"""A request to lift counts only if it is newer than every kill in force: its author did not know of later ones."""
 _TOKEN: LiteralString = """SELECT id, name, scopes, created_at, created_by, expires_at, revoked_at, used_at
     FROM service_token"""
 
@@ -41,8 +41,8 @@ def insert_appointment(conn: Connection[Any], appointment: Appointment) -> None:
 
 
 def find_appointment(conn: Connection[Any], id: UUID) -> Appointment | None:
-    found = fetch_rows(conn, _APPOINTMENT + " WHERE id = %s FOR UPDATE", (id,))
-    return Appointment(*found[0]) if found else None
+    rows = fetch_rows(conn, _APPOINTMENT + " WHERE id = %s FOR UPDATE", (id,))
+    return Appointment(*rows[0]) if rows else None
 
 
 def appointments(conn: Connection[Any], limit: int = 200) -> list[Appointment]:
@@ -52,13 +52,13 @@ def appointments(conn: Connection[Any], limit: int = 200) -> list[Appointment]:
 
 def roles_of(conn: Connection[Any], person_id: UUID, now: datetime) -> list[Role]:
     """Roles to which an active person is appointed now."""
-    found = fetch_rows(
+    rows = fetch_rows(
         conn,
         """SELECT DISTINCT role FROM appointment WHERE person_id = %s AND begins <= %s AND ends > %s
            AND (ended_at IS NULL OR ended_at > %s) ORDER BY role""",
         (person_id, now, now, now),
     )
-    return [role for (role,) in found]
+    return [role for (role,) in rows]
 
 
 def end_appointment(conn: Connection[Any], id: UUID, by: str, at: datetime) -> bool:
@@ -96,18 +96,18 @@ def tokens(conn: Connection[Any]) -> list[ServiceToken]:
 def responsible_actor(conn: Connection[Any], actor: str) -> str:
     """The actor who is responsible: for a program, the person who made its token; else the actor itself."""
     kind, _, id = actor.partition(":")
-    found = (
+    rows = (
         fetch_rows(conn, "SELECT created_by FROM service_token WHERE id::text = %s", (id,)) if kind == "service" else []
     )
-    return str(found[0][0]) if found else actor
+    return str(rows[0][0]) if rows else actor
 
 
 def use_token(conn: Connection[Any], hash: bytes, now: datetime) -> ServiceToken | None:
     """The token with this hash unless it is revoked or expired; `used_at` is updated at most once a minute."""
-    found = fetch_rows(conn, _TOKEN + " WHERE hash = %s AND revoked_at IS NULL AND expires_at > %s", (hash, now))
-    if not found:
+    rows = fetch_rows(conn, _TOKEN + " WHERE hash = %s AND revoked_at IS NULL AND expires_at > %s", (hash, now))
+    if not rows:
         return None
-    token = _token(found[0])
+    token = _token(rows[0])
     if token.used_at is None or (now - token.used_at).total_seconds() > 60:
         conn.execute("UPDATE service_token SET used_at = %s WHERE id = %s", (now, token.id))
     return token
@@ -123,32 +123,32 @@ def _token(row: tuple[Any, ...]) -> ServiceToken:
 
 
 def end_rights_of(conn: Connection[Any], person_id: UUID, by: str) -> list[UUID]:
-    """End what somebody who leaves could still use: appointments, wishes to lift, and tokens of programs, whose secret
-    they know. Returns the ids of those tokens."""
+    """End everything that a person who leaves could still use: appointments, requests to lift, and tokens of programs,
+    whose secret they know. Returns the ids of those tokens."""
     conn.execute(
         """UPDATE appointment SET ended_at = now(), ended_by = %s
            WHERE person_id = %s AND ended_at IS NULL AND ends > now()""",
         (by, person_id),
     )
     conn.execute("DELETE FROM lift_wish WHERE by = %s", (person_actor(person_id),))
-    found = fetch_rows(
+    rows = fetch_rows(
         conn,
         """UPDATE service_token SET revoked_at = now(), revoked_by = %s
            WHERE created_by = %s AND revoked_at IS NULL RETURNING id""",
         (by, person_actor(person_id)),
     )
-    return [id for (id,) in found]
+    return [id for (id,) in rows]
 
 
 def lift_wish(conn: Connection[Any], scope: str) -> tuple[str, bool] | None:
-    """(who wants a scope to run again, whether they proved to be present); None where nobody does."""
-    found = fetch_rows(conn, _WISH + " AND w.scope = %s", (scope,))
-    return (found[0][1], found[0][2]) if found else None
+    """(actor who requested that a scope runs again, whether they proved to be present); None if nobody did."""
+    rows = fetch_rows(conn, _LIFT_REQUEST + " AND w.scope = %s", (scope,))
+    return (rows[0][1], rows[0][2]) if rows else None
 
 
 def lift_wishes(conn: Connection[Any]) -> dict[str, tuple[str, bool]]:
-    """Scope -> (who wants it to run again, whether they proved to be present)."""
-    return {scope: (by, proven) for scope, by, proven in fetch_rows(conn, _WISH)}
+    """Scope -> (actor who requested that it runs again, whether they proved to be present)."""
+    return {scope: (by, proven) for scope, by, proven in fetch_rows(conn, _LIFT_REQUEST)}
 
 
 def save_lift_wish(conn: Connection[Any], scope: str, by: str, proven: bool, reason: str) -> None:
@@ -177,9 +177,9 @@ def insert_access_review(
 
 
 def last_access_review(conn: Connection[Any]) -> tuple[datetime, str, date] | None:
-    """(time, reviewer, when the next is due) of the last access review; None where there was none."""
-    found = fetch_rows(conn, "SELECT at, by, next FROM access_review ORDER BY at DESC LIMIT 1")
-    return (found[0][0], found[0][1], found[0][2]) if found else None
+    """(time, reviewer, when the next is due) of the last access review; None if there was none."""
+    rows = fetch_rows(conn, "SELECT at, by, next FROM access_review ORDER BY at DESC LIMIT 1")
+    return (rows[0][0], rows[0][1], rows[0][2]) if rows else None
 
 
 def first_person_at(conn: Connection[Any]) -> datetime | None:

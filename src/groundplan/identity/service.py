@@ -77,12 +77,12 @@ def create_genesis_people(conn: Connection[Any], company: GenesisPeople, actor: 
 
 def find_person(conn: Connection[Any], email: str) -> Person:
     """The person with this address. Raises `NotFound` (`unknown_person`) with the nearest known one."""
-    found = store.person_by_email(conn, normal_email(email))
-    if found is None:
-        near = closest_name(normal_email(email), [person.email for person in store.people(conn)])
-        hint = f"Did you mean {near}?" if near else "Add the person first: `groundplan people add`."
+    person = store.person_by_email(conn, normal_email(email))
+    if person is None:
+        suggestion = closest_name(normal_email(email), [other.email for other in store.people(conn)])
+        hint = f"Did you mean {suggestion}?" if suggestion else "Add the person first: `groundplan people add`."
         raise NotFound(f"there is no person {email}", code="unknown_person", hint=hint)
-    return found
+    return person
 
 
 def add_person(conn: Connection[Any], actor: str, email: str, name: str) -> int:
@@ -169,21 +169,21 @@ def nominate(conn: Connection[Any], actor: str, subject: str, duties: Mapping[st
 
     Returns whether anything changed. Raises `Invalid` (`unknown_duty`), `NotFound` (`unknown_person`).
     """
-    wanted: dict[tuple[str, UUID], None] = {}
+    nominated: dict[tuple[str, UUID], None] = {}
     for duty, emails in duties.items():
         if duty not in DUTIES:
             raise Invalid(f"there is no duty {duty}", code="unknown_duty", hint=f"Duties are {', '.join(DUTIES)}.")
         for email in emails:
-            wanted[duty, find_person(conn, email).id] = None
+            nominated[duty, find_person(conn, email).id] = None
     present = {(duty.duty, duty.person.id) for duty in store.duties(conn, subject)}
-    if present == wanted.keys():
+    if present == nominated.keys():
         return False
-    number = store.next_policy_number(conn, "duty", subject, bool(present - wanted.keys()))
+    number = store.next_policy_number(conn, "duty", subject, bool(present - nominated.keys()))
     store.delete_duties(conn, subject)
-    for duty, person_id in wanted:
+    for duty, person_id in nominated:
         store.insert_duty(conn, subject, duty, person_id)
     holders: dict[str, list[str]] = {}
-    for duty, person_id in wanted:
+    for duty, person_id in nominated:
         holders.setdefault(duty, []).append(str(person_id))
     detail = {"policy": number, "holders": holders}
     record(conn, action="duties.nominated", actor=actor, subject=subject, detail=detail)
@@ -204,14 +204,14 @@ def hand_over(conn: Connection[Any], actor: str, leaver: UUID, to: UUID) -> list
     if not new.active:
         raise Conflict(f"{new.email} has left", code="already_left", hint="Choose somebody active.")
     store.save_handover(conn, leaver, to, actor)
-    moved: list[str] = []
+    transferred: list[str] = []
     for subject in sorted({duty.subject for duty in store.duties(conn, person_id=leaver)}):
         holders: dict[str, list[str]] = {}
         for duty in store.duties(conn, subject):
-            mine = duty.person.id == leaver
-            moved += [f"{duty.duty} of {subject}"] if mine else []
+            is_leavers = duty.person.id == leaver
+            transferred += [f"{duty.duty} of {subject}"] if is_leavers else []
             emails = holders.setdefault(duty.duty, [])
-            email = new.email if mine else duty.person.email
+            email = new.email if is_leavers else duty.person.email
             emails += [] if email in emails else [email]
         nominate(conn, actor, subject, holders)
     record_listed(
@@ -219,9 +219,9 @@ def hand_over(conn: Connection[Any], actor: str, leaver: UUID, to: UUID) -> list
         action="duties.handed_over",
         actor=actor,
         subject=f"person/{leaver}",
-        detail={"to": str(to), "duties": moved},
+        detail={"to": str(to), "duties": transferred},
     )
-    return moved
+    return transferred
 
 
 def create_key(
@@ -331,7 +331,7 @@ def kill(conn: Connection[Any], actor: str, scope: str, reason: str, *, streams:
         raise Invalid(
             f"nothing that can be stopped is called {scope!r}",
             code="kill_scope",
-            hint=f"Use company or NAME behind {', '.join(f'{each}/' for each in KILL_SCOPES)}.",
+            hint=f"Use company or NAME behind {', '.join(f'{prefix}/' for prefix in KILL_SCOPES)}.",
         )
     if not reason.strip():
         raise Invalid("a kill needs a reason", code="reason", hint="Give a reason; it is kept in the audit log.")
@@ -398,21 +398,21 @@ def _record_change(
 
 
 def _get_person(conn: Connection[Any], id: UUID) -> Person:
-    found = store.person(conn, id)
-    if found is None:
+    person = store.person(conn, id)
+    if person is None:
         raise NotFound(f"there is no person {id}", code="unknown_person", hint="List them: `groundplan people list`.")
-    return found
+    return person
 
 
 def _get_group_id(conn: Connection[Any], name: str) -> UUID:
-    found = store.group_id(conn, name)
-    if found is None:
+    group_id = store.group_id(conn, name)
+    if group_id is None:
         if name == EVERYONE:
             raise Invalid("everybody is in `everyone`", code="everyone", hint="Use a group of your own.")
-        near = closest_name(name, [group.name for group in store.groups(conn)])
-        hint = f"Did you mean {near}?" if near else "Add the group first: `groundplan groups add`."
+        suggestion = closest_name(name, [group.name for group in store.groups(conn)])
+        hint = f"Did you mean {suggestion}?" if suggestion else "Add the group first: `groundplan groups add`."
         raise NotFound(f"there is no group {name}", code="unknown_group", hint=hint)
-    return found
+    return group_id
 
 
 def _resolve_membership(conn: Connection[Any], group: str, member: UUID | str) -> tuple[UUID, UUID | None, UUID | None]:

@@ -21,14 +21,14 @@ def insert_link(conn: Connection[Any], hash: bytes, person_id: UUID | None, now:
 
 def use_link(conn: Connection[Any], hash: bytes, now: datetime) -> tuple[UUID | None] | None:
     """Use a link up: its person in a tuple, or None if it is unknown, used or expired, or its person has left."""
-    found = fetch_rows(
+    rows = fetch_rows(
         conn,
         """UPDATE login_link l SET used_at = %s WHERE hash = %s AND used_at IS NULL AND expires_at > %s
            AND (person_id IS NULL OR EXISTS (SELECT 1 FROM person p WHERE p.id = l.person_id AND p.active))
            RETURNING person_id""",
         (now, hash, now),
     )
-    return (found[0][0],) if found else None
+    return (rows[0][0],) if rows else None
 
 
 def insert_session(conn: Connection[Any], hash: bytes, session: Session, now: datetime, agent: str = "") -> None:
@@ -41,14 +41,14 @@ def insert_session(conn: Connection[Any], hash: bytes, session: Session, now: da
 
 def find_session(conn: Connection[Any], hash: bytes, now: datetime) -> Session | None:
     """The session unless it ended, expired, or its person has left."""
-    found = fetch_rows(
+    rows = fetch_rows(
         conn,
         """SELECT s.person_id, s.acting_as, s.csrf, s.expires_at, s.proof, s.id FROM console_session s
            WHERE s.hash = %s AND s.ended_at IS NULL AND s.expires_at > %s
            AND (s.person_id IS NULL OR EXISTS (SELECT 1 FROM person p WHERE p.id = s.person_id AND p.active))""",
         (hash, now),
     )
-    return Session(*found[0]) if found else None
+    return Session(*rows[0]) if rows else None
 
 
 def set_acting_as(conn: Connection[Any], hash: bytes, person_id: UUID | None) -> None:
@@ -61,7 +61,7 @@ def end_session(conn: Connection[Any], hash: bytes, now: datetime) -> bool:
 
 
 def end_by_id(conn: Connection[Any], id: UUID, person_id: UUID | None, now: datetime) -> bool:
-    """End a session of this person (None: the operator's); False where there is none."""
+    """End a session of this person (None: the operator's); False if there is none."""
     query = """UPDATE console_session SET ended_at = %s
                WHERE id = %s AND person_id IS NOT DISTINCT FROM %s AND ended_at IS NULL AND expires_at > %s"""
     return bool(execute_counted(conn, query, (now, id, person_id, now)))
@@ -69,13 +69,13 @@ def end_by_id(conn: Connection[Any], id: UUID, person_id: UUID | None, now: date
 
 def open_sessions(conn: Connection[Any], person_id: UUID | None, now: datetime) -> list[OpenSession]:
     """The sessions of this person (None: the operator's) that have not ended, newest first."""
-    found = fetch_rows(
+    rows = fetch_rows(
         conn,
         """SELECT id, person_id, proof, agent, created_at, expires_at FROM console_session
            WHERE person_id IS NOT DISTINCT FROM %s AND ended_at IS NULL AND expires_at > %s ORDER BY created_at DESC""",
         (person_id, now),
     )
-    return [OpenSession(*row) for row in found]
+    return [OpenSession(*row) for row in rows]
 
 
 def end_sessions_of(conn: Connection[Any], person_id: UUID) -> None:

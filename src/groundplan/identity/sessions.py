@@ -162,9 +162,10 @@ def read_operator_token(home: Home) -> str:
     return token
 
 
-def is_operator_token(home: Home, given: str) -> bool:
-    """Whether `given` is the token of this HOME, compared in constant time. Raises as `read_operator_token`."""
-    return hmac.compare_digest(given.encode("utf-8", "surrogatepass"), read_operator_token(home).encode())
+def is_operator_token(home: Home, token: str) -> bool:
+    """Whether `token` is the operator's token of this HOME, compared in constant time. Raises as
+    `read_operator_token`."""
+    return hmac.compare_digest(token.encode("utf-8", "surrogatepass"), read_operator_token(home).encode())
 
 
 def hash_secret(token: str) -> bytes:

@@ -44,13 +44,13 @@ def next_policy_number(conn: Connection[Any], kind: str, subject: str, stops: bo
 def clear_answers(conn: Connection[Any], workload: str, by: str) -> int:
     """Delete the cached answers of a workload; returns how often that was done so far."""
     conn.execute("DELETE FROM answer WHERE workload = %s", (workload,))
-    found = fetch_rows(
+    rows = fetch_rows(
         conn,
         """INSERT INTO answer_clear AS a (workload, number, by) VALUES (%s, 1, %s)
            ON CONFLICT (workload) DO UPDATE SET number = a.number + 1, at = now(), by = EXCLUDED.by RETURNING number""",
         (workload, by),
     )
-    return int(found[0][0])
+    return int(rows[0][0])
 
 
 # people and groups
@@ -65,30 +65,30 @@ def people(conn: Connection[Any]) -> list[Person]:
 
 
 def person(conn: Connection[Any], id: UUID) -> Person | None:
-    found = fetch_rows(conn, "SELECT id, email, name, active FROM person WHERE id = %s", (id,))
-    return Person(*found[0]) if found else None
+    rows = fetch_rows(conn, "SELECT id, email, name, active FROM person WHERE id = %s", (id,))
+    return Person(*rows[0]) if rows else None
 
 
 def active_emails(conn: Connection[Any], emails: Sequence[str]) -> set[str]:
     """Those of these addresses that belong to active people."""
-    found = fetch_rows(conn, "SELECT email FROM person WHERE email = ANY(%s) AND active", (list(emails),))
-    return {email for (email,) in found}
+    rows = fetch_rows(conn, "SELECT email FROM person WHERE email = ANY(%s) AND active", (list(emails),))
+    return {email for (email,) in rows}
 
 
 def usable_key_lines(conn: Connection[Any], ids: Sequence[UUID]) -> dict[UUID | None, bool]:
     """For each of these keys that exists or existed: whether any key of its line (made by rotations) may be used."""
-    found = fetch_rows(
+    rows = fetch_rows(
         conn,
         """SELECT k.id, EXISTS (SELECT FROM api_key o WHERE coalesce(o.family, o.id) = coalesce(k.family, k.id)
              AND o.revoked_at IS NULL) FROM api_key k WHERE k.id = ANY(%s)""",
         (list(ids),),
     )
-    return dict(found)
+    return dict(rows)
 
 
 def person_by_email(conn: Connection[Any], email: str) -> Person | None:
-    found = fetch_rows(conn, "SELECT id, email, name, active FROM person WHERE email = %s", (email,))
-    return Person(*found[0]) if found else None
+    rows = fetch_rows(conn, "SELECT id, email, name, active FROM person WHERE email = %s", (email,))
+    return Person(*rows[0]) if rows else None
 
 
 def mark_left(conn: Connection[Any], id: UUID) -> bool:
@@ -109,12 +109,12 @@ def insert_group(conn: Connection[Any], name: str, type: GroupType) -> UUID:
 
 
 def group_id(conn: Connection[Any], name: str) -> UUID | None:
-    found = fetch_rows(conn, "SELECT id FROM people_group WHERE name = %s", (name,))
-    return found[0][0] if found else None
+    rows = fetch_rows(conn, "SELECT id FROM people_group WHERE name = %s", (name,))
+    return rows[0][0] if rows else None
 
 
 def groups(conn: Connection[Any]) -> list[Group]:
-    found = fetch_rows(
+    rows = fetch_rows(
         conn,
         """SELECT g.id, g.name, g.type,
              coalesce(array_agg(p.email ORDER BY p.email) FILTER (WHERE p.id IS NOT NULL), '{}'),
@@ -123,28 +123,28 @@ def groups(conn: Connection[Any]) -> list[Group]:
              LEFT JOIN person p ON p.id = m.person_id LEFT JOIN people_group c ON c.id = m.member_group_id
            GROUP BY g.id ORDER BY g.name""",
     )
-    return [Group(id, name, type, tuple(emails), tuple(names)) for id, name, type, emails, names in found]
+    return [Group(id, name, type, tuple(emails), tuple(names)) for id, name, type, emails, names in rows]
 
 
 def insert_membership(conn: Connection[Any], group: UUID, person_id: UUID | None, member: UUID | None) -> UUID | None:
-    """Insert a membership; returns its id, or None where it exists already."""
-    found = fetch_rows(
+    """Insert a membership; returns its id, or None if it exists already."""
+    rows = fetch_rows(
         conn,
         """INSERT INTO membership (id, group_id, person_id, member_group_id) VALUES (%s, %s, %s, %s)
            ON CONFLICT (group_id, person_id, member_group_id) DO NOTHING RETURNING id""",
         (new_id(), group, person_id, member),
     )
-    return found[0][0] if found else None
+    return rows[0][0] if rows else None
 
 
 def delete_membership(conn: Connection[Any], group: UUID, person_id: UUID | None, member: UUID | None) -> UUID | None:
-    found = fetch_rows(
+    rows = fetch_rows(
         conn,
         """DELETE FROM membership WHERE group_id = %s AND person_id IS NOT DISTINCT FROM %s
            AND member_group_id IS NOT DISTINCT FROM %s RETURNING id""",
         (group, person_id, member),
     )
-    return found[0][0] if found else None
+    return rows[0][0] if rows else None
 
 
 def group_contains(conn: Connection[Any], outer: UUID, inner: UUID) -> bool:
@@ -171,14 +171,14 @@ def reader_names(conn: Connection[Any], person_id: UUID) -> frozenset[str]:
 
 
 def duties(conn: Connection[Any], subject: str | None = None, person_id: UUID | None = None) -> list[Duty]:
-    found = fetch_rows(
+    rows = fetch_rows(
         conn,
         """SELECT d.subject, d.duty, p.id, p.email, p.name, p.active FROM duty d JOIN person p ON p.id = d.person_id
            WHERE (%s::text IS NULL OR d.subject = %s) AND (%s::uuid IS NULL OR p.id = %s)
            ORDER BY d.subject, d.duty, p.email""",
         (subject, subject, person_id, person_id),
     )
-    return [Duty(of, duty, Person(*who)) for of, duty, *who in found]
+    return [Duty(of, duty, Person(*person_row)) for of, duty, *person_row in rows]
 
 
 def insert_duty(conn: Connection[Any], subject: str, duty: str, person_id: UUID) -> None:
@@ -194,14 +194,14 @@ def save_handover(conn: Connection[Any], person_id: UUID, to_id: UUID, by: str) 
 
 
 def successor(conn: Connection[Any], email: str) -> str | None:
-    """Address of the active person who took over from somebody who has left; None where nobody did or nobody left."""
-    found = fetch_rows(
+    """Address of the active person who took over from somebody who has left; None if nobody did or nobody left."""
+    rows = fetch_rows(
         conn,
         """SELECT t.email FROM handover h JOIN person p ON p.id = h.person_id JOIN person t ON t.id = h.to_id
            WHERE p.email = %s AND NOT p.active AND t.active""",
         (email,),
     )
-    return found[0][0] if found else None
+    return rows[0][0] if rows else None
 
 
 def delete_duties(conn: Connection[Any], subject: str) -> None:
@@ -237,16 +237,18 @@ def insert_key(conn: Connection[Any], key: ApiKey, hash: bytes) -> None:
 
 
 def api_key(conn: Connection[Any], id: UUID) -> ApiKey | None:
-    found = fetch_rows(conn, _KEY + " WHERE id = %s", (id,))
-    return _api_key(found[0]) if found else None
+    rows = fetch_rows(conn, _KEY + " WHERE id = %s", (id,))
+    return _api_key(rows[0]) if rows else None
 
 
 def _api_key(row: tuple[Any, ...]) -> ApiKey:
     tags, networks, models, budget, period = row[11:]
     amount = None if budget is None else from_decimal(budget)
     terms = KeyTerms(row[4], tuple(tags), tuple(networks), tuple(models), amount, period)
-    id, prefix, workload, person, acts, made, by, expires, revoked, family, replaced = row[:11]
-    return ApiKey(id, prefix, workload, person, acts, made, by, expires, revoked, family, replaced, terms)
+    id, prefix, workload, person, acts_for_others, created_at, by, expires, revoked, family, replaced = row[:11]
+    return ApiKey(
+        id, prefix, workload, person, acts_for_others, created_at, by, expires, revoked, family, replaced, terms
+    )
 
 
 def replace_key(conn: Connection[Any], old: UUID, new: UUID, ends: datetime) -> None:
@@ -263,12 +265,12 @@ def mark_revoked(conn: Connection[Any], id: UUID) -> bool:
 
 
 def revoke_keys_of(conn: Connection[Any], person_id: UUID) -> list[UUID]:
-    found = fetch_rows(
+    rows = fetch_rows(
         conn,
         "UPDATE api_key SET revoked_at = now() WHERE person_id = %s AND revoked_at IS NULL RETURNING id",
         (person_id,),
     )
-    return [id for (id,) in found]
+    return [id for (id,) in rows]
 
 
 def insert_kill(conn: Connection[Any], scope: str, reason: str, by: str, *, streams: bool) -> UUID:
@@ -298,25 +300,25 @@ def lift_kills(conn: Connection[Any], scope: str, by: str) -> list[UUID]:
 def live_gateways(conn: Connection[Any], lease_s: float, grace_s: float) -> tuple[datetime, list[GatewayState]]:
     """(the database's time, the workers that are neither stopped nor fenced)"""
     now: datetime = fetch_rows(conn, "SELECT clock_timestamp()")[0][0]
-    found = fetch_rows(
+    rows = fetch_rows(
         conn,
         """SELECT epoch, host, pid, policy_ack, blueprint, heartbeat_at, %s - heartbeat_at <= make_interval(secs => %s),
              heartbeat_at + make_interval(secs => %s) FROM gateway WHERE state = 'live' ORDER BY epoch""",
         (now, lease_s, lease_s + grace_s),
     )
-    return now, [GatewayState(*row) for row in found]
+    return now, [GatewayState(*row) for row in rows]
 
 
 def fence_silent(conn: Connection[Any], seconds: float) -> list[UUID]:
     """Fence the workers without a heartbeat for so long, and free their slots of limits on concurrent calls; returns
     their epochs."""
-    found = fetch_rows(
+    rows = fetch_rows(
         conn,
         """UPDATE gateway SET state = 'fenced', ready = false
            WHERE state = 'live' AND heartbeat_at < now() - make_interval(secs => %s) RETURNING epoch""",
         (seconds,),
     )
-    epochs = [epoch for (epoch,) in found]
+    epochs = [epoch for (epoch,) in rows]
     # all slots are locked in one order, the one in which workers take several, too
     conn.execute(
         """SELECT FROM limit_span WHERE span = 'now' AND name IN (

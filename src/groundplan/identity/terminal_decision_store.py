@@ -30,15 +30,15 @@ def insert(conn: Connection[Any], hash: bytes, request: TerminalRequest) -> None
 def find(conn: Connection[Any], id: UUID, *, lock: bool = True) -> TerminalRequest | None:
     """The request with this id, locked until the transaction ends unless `lock` is false."""
     query: LiteralString = f"SELECT {_COLUMNS} FROM terminal_request WHERE id = %s"
-    found = fetch_rows(conn, query + (" FOR UPDATE" if lock else ""), (id,))
-    return TerminalRequest(*found[0]) if found else None
+    rows = fetch_rows(conn, query + (" FOR UPDATE" if lock else ""), (id,))
+    return TerminalRequest(*rows[0]) if rows else None
 
 
 def find_by_secret(conn: Connection[Any], id: UUID, hash: bytes) -> TerminalRequest | None:
     """The request with this id and secret, locked."""
     query: LiteralString = f"SELECT {_COLUMNS} FROM terminal_request WHERE id = %s AND hash = %s FOR UPDATE"
-    found = fetch_rows(conn, query, (id, hash))
-    return TerminalRequest(*found[0]) if found else None
+    rows = fetch_rows(conn, query, (id, hash))
+    return TerminalRequest(*rows[0]) if rows else None
 
 
 def confirm(conn: Connection[Any], id: UUID, person: UUID, proof: Proof, at: datetime) -> None:

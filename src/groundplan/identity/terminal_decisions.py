@@ -54,44 +54,44 @@ def request_decision(
 
 def find_request(conn: Connection[Any], id: UUID, now: datetime, *, lock: bool = False) -> TerminalRequest:
     """The request to confirm. Raises `NotFound` (`terminal_unknown`), also for one that is used or has expired."""
-    found = terminal_decision_store.find(conn, id, lock=lock)
-    if found is None or found.expires_at <= now or found.used_at is not None:
+    request = terminal_decision_store.find(conn, id, lock=lock)
+    if request is None or request.expires_at <= now or request.used_at is not None:
         raise _unknown_error()
-    return found
+    return request
 
 
 def confirm(conn: Connection[Any], id: UUID, session: Session, now: datetime) -> TerminalRequest:
     """Confirm a request as one's own. Raises `Denied` (`approval_unproven`), `Conflict` (`terminal_confirmed`)."""
-    found = find_request(conn, id, now, lock=True)
+    request = find_request(conn, id, now, lock=True)
     if session.person_id is None or session.acting_as is not None or not session.is_proven:
         raise Denied(
             "only whoever signed in with a passkey or at the company's sign-in confirms a decision",
             code="approval_unproven",
             hint="Sign in with your passkey, then open the link again.",
         )
-    if found.confirmed_at is not None:
+    if request.confirmed_at is not None:
         raise Conflict("this was confirmed already", code="terminal_confirmed", hint="Look at your terminal.")
     terminal_decision_store.confirm(conn, id, session.person_id, session.proof, now)
-    detail = {"change": str(found.change), "decision": found.decision, "digest": found.digest}
+    detail = {"change": str(request.change), "decision": request.decision, "digest": request.digest}
     record(
-        conn, action="terminal.confirmed", actor=person_actor(session.person_id), subject=f"change/{found.change}",
+        conn, action="terminal.confirmed", actor=person_actor(session.person_id), subject=f"change/{request.change}",
         detail=detail, at=now,
     )  # fmt: skip
-    return replace(found, person=session.person_id, proof=session.proof, confirmed_at=now)
+    return replace(request, person=session.person_id, proof=session.proof, confirmed_at=now)
 
 
 def take_decision(conn: Connection[Any], id: UUID, secret: str, now: datetime) -> TerminalRequest:
     """Use a confirmed request up. Raises `NotFound` (`terminal_unknown`), `Unavailable` (`terminal_waits`) before it is
     confirmed."""
-    found = terminal_decision_store.find_by_secret(conn, id, hash_secret(secret))
-    if found is None or found.expires_at <= now or found.used_at is not None:
+    request = terminal_decision_store.find_by_secret(conn, id, hash_secret(secret))
+    if request is None or request.expires_at <= now or request.used_at is not None:
         raise _unknown_error()
-    if found.person is None:
+    if request.person is None:
         raise Unavailable(
             "nobody has confirmed it yet", code="terminal_waits", hint="Open the link and confirm.", retry_after=1.0
         )
     terminal_decision_store.use(conn, id, now)
-    return found
+    return request
 
 
 def _unknown_error() -> NotFound:

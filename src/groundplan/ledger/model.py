@@ -11,11 +11,6 @@ from typing import Final
 
 import msgspec
 
-PURPOSES: Final = ("guardrail", "cascade", "judge", "shadow", "replay")
-"""Why the gateway itself calls a model, other than to answer a caller: for the judge of a guardrail; for the checks of
-a cascade (its judge, further answers that must agree); for the judge of an experiment or a replay; for the second
-answer of an experiment; for that of a replay."""
-
 OVER_BOUND: Final = "over_bound"
 """Flag of a settlement: more was used than was reserved, than the answer's cap, or than its prompt can have."""
 OVER_INPUT: Final = "over_input"
@@ -31,16 +26,9 @@ class UsageDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     cache_read_text: int = 0
     cache_read_audio: int = 0
     cache_read_image: int = 0
-    cache_read_video: int = 0
     input_text: int = 0
     input_image: int = 0
     input_video: int = 0
-    input_tools: int = 0
-    """Prompts of tools that the provider ran itself."""
-    input_text_tools: int = 0
-    input_audio_tools: int = 0
-    input_image_tools: int = 0
-    input_video_tools: int = 0
     output_text: int = 0
     output_image: int = 0
     output_video: int = 0
@@ -112,7 +100,9 @@ class Reservation(msgspec.Struct, frozen=True, array_like=True):
     """Each covering budget with the amount reserved from it: `bound`, or 0 for a retry that inherits a reservation."""
     demo: bool = False
     purpose: str = ""
-    """One of `PURPOSES`; empty where the attempt answers a caller."""
+    """Why the gateway itself calls a model; empty: to answer a caller. `guardrail`: for its judge; `cascade`: for its
+    checks (a judge, further answers that must agree); `judge`: for that of an experiment or a replay; `shadow`: for the
+    second answer of an experiment; `replay`: for that of a replay."""
 
 
 class Settlement(msgspec.Struct, frozen=True, array_like=True):
@@ -180,7 +170,7 @@ class Finish(msgspec.Struct, frozen=True, array_like=True):
     of: str = ""
     """Id of the parent call, where the gateway made this call for another one"""
     purpose: str = ""
-    """Why the gateway made it: one of `PURPOSES`"""
+    """Why the gateway made it, as in `Reservation.purpose`"""
     ticket: str = ""
     """The ticket that the call works on, as its caller said (header `groundplan-ticket`)"""
     refusal: str = ""

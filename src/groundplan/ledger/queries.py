@@ -87,8 +87,8 @@ def receipt(conn: Connection[Any], call_id: UUID) -> dict[str, Any]:
 
     `conflicts` are documents that contradict a passage and of which no passage was given.
     `citations` say for each statement that cites a passage whether the passage supports it (null: not checked).
-    `made_for_it` are calls that the gateway itself made for this one, each with its `purpose` (one of
-    `ledger.model.PURPOSES`); `together_usd` is what all of them and this one cost.
+    `made_for_it` are calls that the gateway itself made for this one, each with its `purpose` (as in
+    `Reservation.purpose`); `together_usd` is what all of them and this one cost.
     `feature` and `ticket` are as its caller said.
     `of` is the call that this one was made for, or null. `refusal` names the budget or limit that refused it, or is
     null.

@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import re
 import secrets
 import signal
 import sys
@@ -37,6 +36,7 @@ from groundplan.testing.reading import Reader, by_words, lazy_reader
 from groundplan.testing.script import Script as Script
 from groundplan.testing.scripted_batches import ScriptedBatches
 from groundplan.testing.scripted_bill import Bill
+from groundplan.testing.scripted_chat import ChatRequest, Message, answer_text, answer_words, count_usage
 from groundplan.testing.scripted_message_batches import ScriptedMessageBatches
 from groundplan.testing.scripted_messages import MessageAnswer, MessagesRequest, error, usage
 from groundplan.testing.scripted_stream import STREAM_MODES, TOOL_PIECES, Answer, stream
@@ -50,50 +50,10 @@ _ANSWERED = (b"/v1/models", b"/v1/chat/completions", b"/v1/embeddings", _MESSAGE
 _encode = msgspec.json.Encoder().encode
 
 
-class _Message(msgspec.Struct):
-    role: str
-    content: str | list[dict[str, Any]] | None = None
-
-    def text(self) -> str:
-        if isinstance(self.content, list):
-            return " ".join(str(part.get("text", "")) for part in self.content)
-        return self.content or ""
-
-
-class _StreamOptions(msgspec.Struct):
-    include_usage: bool = False
-    continuous_usage_stats: bool = False
-
-
-class _Chat(msgspec.Struct):
-    messages: list[_Message]
-    model: str = "scripted"
-    stream: bool | None = None
-    stream_options: _StreamOptions | None = None
-    max_tokens: int | None = None
-    max_completion_tokens: int | None = None
-    n: int | None = None
-    tool_choice: msgspec.Raw = msgspec.Raw(b'"auto"')
-
-    def finish_reason(self, reason: str, *, tool: bool) -> str:
-        """The finish_reason. As at OpenAI, it is not `tool_calls` where the request named the tool."""
-        return reason if not tool or bytes(self.tool_choice).startswith(b"{") else "tool_calls"
-
-
 class _Embeddings(msgspec.Struct):
     input: str | list[str]
     model: str = "scripted"
     encoding_format: str = "float"
-
-
-def answer_text(messages: list[tuple[str, str]], model: str = "scripted", read: Reader = by_words) -> str:
-    """The scripted answer to (role, text) messages, from the first system message with numbered passages."""
-    question = next((text for role, text in reversed(messages) if role == "user"), "")
-    for role, text in messages:
-        if role == "system" and (found := read(model, question, text)):
-            return found
-    words = " ".join(question.split())[:200]
-    return f"You asked: {words}" if words else "There was no question."
 
 
 class ScriptedModel:
@@ -265,7 +225,7 @@ class ScriptedModel:
                 how = TaskOptions(mode, script.chunk_ms / 1000, script.at, script.last, script.usage)
                 await answer_task(target, request, response, how)
                 return
-            chat = msgspec.json.decode(request.body, type=_Chat)
+            chat = msgspec.json.decode(request.body, type=ChatRequest)
         except msgspec.DecodeError as error:
             response.send(400, _error(str(error), "invalid"))
             return
@@ -293,7 +253,7 @@ class ScriptedModel:
         if mode == "slow":
             await asyncio.sleep(2.0)
         chat = self._as_chat(body)
-        words, reason = self._words(chat)
+        words, reason = answer_words(chat, self.script, self.read)
         script = self.script
         counts = self.bill.add(body.model, script.usage or self._message_usage(chat, len(words), mode))
         answer = MessageAnswer(f"msg_{self.counted}", body.model, words, reason, counts, script.tool)
@@ -302,20 +262,21 @@ class ScriptedModel:
         else:
             self._send(answer.whole(), response, mode)
 
-    def _message_usage(self, chat: _Chat, words: int, mode: str) -> dict[str, int]:
-        found, script = self._usage(chat, words, mode), self.script
+    def _message_usage(self, chat: ChatRequest, words: int, mode: str) -> dict[str, int]:
+        script = self.script
+        found = count_usage(chat, words, mode, script)
         prompt = found["prompt_tokens"] - script.cache_read - script.cache_write
         return usage(prompt, found["completion_tokens"], script.cache_read, script.cache_write)
 
-    def _as_chat(self, body: MessagesRequest) -> _Chat:
-        messages = [_Message(role, content) for role, content in body.turns()]
-        return _Chat(messages, body.model, body.stream, None, body.max_tokens)
+    def _as_chat(self, body: MessagesRequest) -> ChatRequest:
+        messages = [Message(role, content) for role, content in body.turns()]
+        return ChatRequest(messages, body.model, body.stream, None, body.max_tokens)
 
     async def _answer_responses(self, body: scripted_responses.ResponsesRequest, response: Response, mode: str) -> None:
         """Answer like chat, in the format of Responses."""
-        messages = [_Message(role, text) for role, text in body.turns()]
-        chat = _Chat(messages, body.model, body.stream, None, body.max_output_tokens)
-        words, reason = self._words(chat)
+        messages = [Message(role, text) for role, text in body.turns()]
+        chat = ChatRequest(messages, body.model, body.stream, None, body.max_output_tokens)
+        words, reason = answer_words(chat, self.script, self.read)
         counts, script = self._record_usage(chat, len(words), mode), self.script
         answer = scripted_responses.ResponseAnswer(
             str(self.counted), body.model, words, reason, counts, script, body.instructions
@@ -334,8 +295,10 @@ class ScriptedModel:
             if answer_text([("user", prompt[:at])]).startswith(prompt[at:]):
                 turns = [("user", prompt[:at]), ("assistant", prompt[at:]), ("user", "")]
                 break
-        chat = _Chat([_Message(role, text) for role, text in turns], body.model, body.stream, None, body.max_tokens)
-        words, reason = self._words(chat)
+        chat = ChatRequest(
+            [Message(role, text) for role, text in turns], body.model, body.stream, None, body.max_tokens
+        )
+        words, reason = answer_words(chat, self.script, self.read)
         counts, script = self._record_usage(chat, len(words), mode), self.script
         answer = scripted_responses.CompletionAnswer(f"cmpl-{self.counted}", body.model, words, reason, counts)
         if body.stream:
@@ -353,53 +316,20 @@ class ScriptedModel:
         except msgspec.DecodeError as problem:
             response.send(400, error(str(problem), 400))
             return
-        tokens = self._usage(self._as_chat(body), 0, "ok")["prompt_tokens"]
+        tokens = count_usage(self._as_chat(body), 0, "ok", self.script)["prompt_tokens"]
         response.send(200, _encode({"input_tokens": tokens}))
 
-    def _words(self, chat: _Chat) -> tuple[list[str], str]:
-        """Return the tokens of the answer (one a word, at most the caller's cap) and the finish reason."""
-        caps = [cap for cap in (chat.max_tokens, chat.max_completion_tokens) if cap is not None]
-        words = self._all_words(chat.model, chat.messages)
-        if len(chat.messages) > 2 and chat.messages[-2].role == "assistant":
-            sent, whole = chat.messages[-2].text(), "".join(self._all_words(chat.model, chat.messages[:-2]))
-            if sent and whole.startswith(sent):
-                words = _words(whole[max(0, len(sent) - self.script.overlap) :])
-        limit = min(caps) if caps else len(words)
-        return words[:limit], "length" if len(words) > limit else "stop"
-
-    def _all_words(self, model: str, messages: list[_Message]) -> list[str]:
-        if (said := self.script.say) is not None:
-            return [said[at : at + 3] for at in range(0, len(said), 3)]
-        words = _words(answer_text([(m.role, m.text()) for m in messages], model, self.read))
-        if self.script.tokens is None:
-            return words
-        words = [*words[:-1], f"{words[-1].rstrip()} "] if len(words) < self.script.tokens else words
-        return (words * (self.script.tokens // max(1, len(words)) + 1))[: self.script.tokens]
-
-    def _usage(self, chat: _Chat, words: int, mode: str) -> dict[str, Any]:
-        read, written = self.script.cache_read, self.script.cache_write
-        prompt = sum(len(m.text().split()) + 4 for m in chat.messages) + read + written
-        completion = words * (chat.n or 1)
-        if mode == "miscount":
-            completion = completion * 3 + 7
-        if mode == "undercount":
-            completion = min(completion, 1)
-        counts = {"prompt_tokens": prompt, "completion_tokens": completion, "total_tokens": prompt + completion}
-        if not read and not written:
-            return counts
-        return {**counts, "prompt_tokens_details": {"cached_tokens": read, "cache_write_tokens": written}}
-
-    def _record_usage(self, chat: _Chat, words: int, mode: str) -> dict[str, Any]:
-        counts = self._usage(chat, words, mode) if self.script.usage is None else self.script.usage
+    def _record_usage(self, chat: ChatRequest, words: int, mode: str) -> dict[str, Any]:
+        counts = count_usage(chat, words, mode, self.script) if self.script.usage is None else self.script.usage
         return self.bill.add(chat.model, counts)
 
-    def _model_fields(self, chat: _Chat) -> dict[str, str]:
+    def _model_fields(self, chat: ChatRequest) -> dict[str, str]:
         said = {"model": self.script.calls_itself or chat.model}
         named = {"system_fingerprint": self.script.fingerprint, "service_tier": self.script.tier}
         return said | {name: value for name, value in named.items() if value is not None}
 
-    def _completion(self, chat: _Chat, mode: str) -> bytes:
-        words, reason = self._words(chat)
+    def _completion(self, chat: ChatRequest, mode: str) -> bytes:
+        words, reason = answer_words(chat, self.script, self.read)
         message: dict[str, Any] = {"role": "assistant", "content": "".join(words).strip(), "refusal": None}
         if self.script.tool:
             function = {"name": "look", "arguments": "".join(TOOL_PIECES)}
@@ -411,8 +341,8 @@ class ScriptedModel:
             made | {"choices": choices, "usage": self._record_usage(chat, len(words), mode)} | self._model_fields(chat)
         )
 
-    async def _stream(self, chat: _Chat, response: Response, mode: str) -> None:
-        words, reason = self._words(chat)
+    async def _stream(self, chat: ChatRequest, response: Response, mode: str) -> None:
+        words, reason = answer_words(chat, self.script, self.read)
         base = {
             "id": f"chatcmpl-{self.counted}",
             "object": "chat.completion.chunk",
@@ -435,11 +365,6 @@ class ScriptedModel:
         tokens = sum(len(text.split()) for text in inputs)
         usage = self.bill.add(body.model, {"prompt_tokens": tokens, "total_tokens": tokens})
         return _encode({"object": "list", "data": data, "model": body.model, "usage": usage})
-
-
-def _words(text: str) -> list[str]:
-    """One token a word."""
-    return re.findall(r"\s*\S+\s*", text)
 
 
 def _error(message: str, code: str) -> bytes:

@@ -71,34 +71,34 @@ def authorize(caller: Caller, action: str, subject: str | None = None) -> None:
 
     `subject` None: all duties of the caller count; else only those for the subject or the company.
     """
-    held = [duty for of, duty in caller.duties if subject is None or of in (COMPANY, subject)]
+    duties = [duty for of, duty in caller.duties if subject is None or of in (COMPANY, subject)]
     if caller.operator:
-        held.append("operations")
-    found = access_verdict(caller.kind, action, held, proven=caller.proven, scopes=caller.scopes)
-    if found.allowed:
+        duties.append("operations")
+    verdict = access_verdict(caller.kind, action, duties, proven=caller.proven, scopes=caller.scopes)
+    if verdict.allowed:
         return
-    if not found.rules and not caller.proven and access_verdict(caller.kind, action, held, proven=True).allowed:
+    if not verdict.rules and not caller.proven and access_verdict(caller.kind, action, duties, proven=True).allowed:
         raise Denied(
             f"your duty lets you do this ({action}) only once you have proved who you are", code="proof_missing",
             hint="Sign in with your passkey or at the company's sign-in. A link, or acting as somebody, is no proof.",
         )  # fmt: skip
-    raise _refusal(found, caller, action)
+    raise _refusal(verdict, caller, action)
 
 
 def company_duties(conn: Connection[Any], caller: Caller) -> set[str]:
     """The caller's duties for the company, and those for any subject that nobody holds for the company: the same people
     decide about company changes (`governance.store.holders`)."""
-    held = {duty for of, duty in caller.duties if of == COMPANY}
-    for duty in {duty for _, duty in caller.duties} - held:
-        if any(each.person_id == caller.person for each in governance.holders(conn, COMPANY, duty)):
-            held.add(duty)
-    return held
+    duties = {duty for of, duty in caller.duties if of == COMPANY}
+    for duty in {duty for _, duty in caller.duties} - duties:
+        if any(holder.person_id == caller.person for holder in governance.holders(conn, COMPANY, duty)):
+            duties.add(duty)
+    return duties
 
 
 def authorize_company(conn: Connection[Any], caller: Caller, action: str) -> None:
     """As `authorize`, for company-wide actions."""
-    held = sorted(company_duties(conn, caller))
-    authorize(replace(caller, duties=tuple((COMPANY, duty) for duty in held)), action, COMPANY)
+    duties = sorted(company_duties(conn, caller))
+    authorize(replace(caller, duties=tuple((COMPANY, duty) for duty in duties)), action, COMPANY)
 
 
 def authorize_request(request: Request, services: ServicesDep) -> None:
@@ -120,14 +120,14 @@ def _route_path(request: Request) -> str:
     return str(getattr(request.scope.get("route"), "path_format", request.url.path))
 
 
-def _refusal(found: Verdict, caller: Caller, action: str) -> Denied:
-    if found.errors or found.rules:
-        error = policy_denial(found, f"this ({action})")
-        rule = min(found.rules, key=lambda each: each.id) if found.rules else None
+def _refusal(verdict: Verdict, caller: Caller, action: str) -> Denied:
+    if verdict.errors or verdict.rules:
+        error = policy_denial(verdict, f"this ({action})")
+        rule = min(verdict.rules, key=lambda candidate: candidate.id) if verdict.rules else None
         code = error.code if rule is None else rule.id.partition(".")[2]
         return Denied(error.message, code=code, hint=error.hint if rule is None else rule.hint)
-    wanted = [rule for rule in access_rules().rules if rule.effect == "permit" and _is_about(rule.body, action)]
-    hints = [rule.hint for rule in wanted if rule.hint]
+    permitting = [rule for rule in access_rules().rules if rule.effect == "permit" and _is_about(rule.body, action)]
+    hints = [rule.hint for rule in permitting if rule.hint]
     hint = hints[0] if hints else "Ask one of the owners."
     if caller.kind == "Service":
         scope = {"own": "read", "settle": "work"}.get(action, action)

@@ -24,17 +24,17 @@ def protected_router(tag: str, *, prefix: str = "", **more: Any) -> APIRouter:
 
 
 def protected_routes(routers: Iterable[APIRouter]) -> list[BaseRoute]:
-    """All routes of the routers. Raises `RuntimeError` where one would be served without authorization."""
-    found = [route for router in routers for route in router.routes]
-    for route in found:
+    """All routes of the routers. Raises `RuntimeError` if one would be served without authorization."""
+    routes = [route for router in routers for route in router.routes]
+    for route in routes:
         if not _is_protected(route):
             raise RuntimeError(
                 f"{getattr(route, 'path', route)} asks for no authorization: make its router by `protected_router`"
             )
-    return found
+    return routes
 
 
 def _is_protected(route: BaseRoute) -> bool:
     if not isinstance(route, APIRoute) or not route.path.startswith(f"{PREFIX}/"):
         return False
-    return any(each.dependency is authorize_request for each in route.dependencies)
+    return any(dependency.dependency is authorize_request for dependency in route.dependencies)

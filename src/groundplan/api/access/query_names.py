@@ -21,14 +21,14 @@ def reject_unknown_names(request: Request) -> None:
     unknown = sorted(set(request.query_params) - set(known))
     if known and unknown:
         raise Invalid(
-            f"{route.path_format} is not asked by {', '.join(name[:40] for name in unknown[:5])}",
+            f"{route.path_format} has no parameter {', '.join(name[:40] for name in unknown[:5])}",
             code="query_unknown",
-            hint=f"It is asked by {', '.join(known)}.",
+            hint=f"It has: {', '.join(known)}.",
         )
 
 
 def _known_names(route: APIRoute) -> tuple[str, ...]:
     """The query parameters of a route in alphabetical order."""
-    others = (params.Path, params.Header, params.Cookie)
+    other_kinds = (params.Path, params.Header, params.Cookie)
     flat = get_flat_params(route.dependant)
-    return tuple(sorted({each.alias for each in flat if not isinstance(each.field_info, others)}))
+    return tuple(sorted({field.alias for field in flat if not isinstance(field.field_info, other_kinds)}))

@@ -1,1 +1,2 @@
-"""The audit log in the control process: denials and sign-ins as entries, verification, SIEM, witnesses, data rooms."""
+"""The audit log in the control process: entries about denials and failed sign-ins, verification, SIEM, witnesses, data
+rooms."""

@@ -28,20 +28,20 @@ KIND: Final = "audit.archive"
 
 def archive_entries(services: Services, span: int = archive.SPAN) -> int:
     """Archive every range that may be archived; returns how many. A failure becomes a finding in the inbox."""
-    done = 0
+    count = 0
     try:
-        while services.settings.archive_url is not None and done < MAX_RANGES and _archive_range(services, span):
-            done += 1
+        while services.settings.archive_url is not None and count < MAX_RANGES and _archive_range(services, span):
+            count += 1
     except (GroundplanError, OSError) as error:
         hot_window.report_archive_problem(services, KIND, "Entries of calls", error)
         raise
     with services.transaction() as conn:
         finding_store.withdraw(conn, KIND, "company", "", "entries leave again")
-    return done
+    return count
 
 
 def _archive_range(services: Services, span: int) -> bool:
-    """Archive one range; False where none may be archived now, or another process archives. While the file is written,
+    """Archive one range; False if none may be archived now, or another process archives. While the file is written,
     the transaction holds only the archive lock."""
     url = services.settings.archive_url
     assert url is not None
@@ -59,8 +59,15 @@ def _archive_range(services: Services, span: int) -> bool:
         if archive.log_size(services.home.audit) < until:
             return False  # another HOME writes the log
         key = load_public(services.home, "checkpoint").public_bytes_raw()
-        made = archive.write_range(conn, services.home.audit, key, url, first, span)
-        gone = archive_store.move_out(conn, made)
-        detail = {"first": first, "until": until, "gone": gone, "url": url, "file": made.file, "sha256": made.sha256}
+        archived = archive.write_range(conn, services.home.audit, key, url, first, span)
+        moved = archive_store.move_out(conn, archived)
+        detail = {
+            "first": first,
+            "until": until,
+            "gone": moved,
+            "url": url,
+            "file": archived.file,
+            "sha256": archived.sha256,
+        }
         record(conn, action="audit.archive", actor=SYSTEM, subject=f"entries/{first}", detail=detail)
     return True

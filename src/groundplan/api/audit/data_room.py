@@ -53,7 +53,7 @@ A receipt's entry is the leaf `audit.index`; `proofs/ID.json` proves that the lo
 
 @dataclass(frozen=True, slots=True)
 class RoomRequest:
-    """Period, scope and sample of a data room."""
+    """The period (`since` included, `until` excluded), scope, sample size and seed of a data room."""
 
     since: datetime
     until: datetime
@@ -62,7 +62,7 @@ class RoomRequest:
     seed: str
 
 
-def write_room(home: Home, conn: Connection[Any], wanted: RoomRequest, now: datetime, path: Path) -> dict[str, Any]:
+def write_room(home: Home, conn: Connection[Any], room: RoomRequest, now: datetime, path: Path) -> dict[str, Any]:
     """Make the archive at `path` and return its manifest. Raises `NotFound` where nothing is declared."""
     current = controls.current(conn)
     digests: dict[str, str] = {}
@@ -73,31 +73,31 @@ def write_room(home: Home, conn: Connection[Any], wanted: RoomRequest, now: date
             digests[name] = hashlib.sha256(data).hexdigest()
 
         size = _put_log(home, put)
-        sampled = data_room_store.sample(conn, wanted.since, wanted.until, wanted.workload, wanted.seed, wanted.sample)
+        sampled = data_room_store.sample(conn, room.since, room.until, room.workload, room.seed, room.sample)
         for call in sampled:
             _put_call(home, conn, call, size, put)
-        put("summary.json", _json(data_room_store.summary(conn, wanted.since, wanted.until, wanted.workload)))
-        put("changes.json", _json(data_room_store.changes(conn, wanted.since, wanted.until)))
-        put("evidence.json", _json(data_room_store.evidence(conn, wanted.since, wanted.until, wanted.workload)))
-        known = controls.decisive_evidence(conn, now)
-        for one in controls.frameworks(conn, now):
-            put(f"controls/{one.framework.name}.json", _json(controls.framework_json(one, known, now)))
+        put("summary.json", _json(data_room_store.summary(conn, room.since, room.until, room.workload)))
+        put("changes.json", _json(data_room_store.changes(conn, room.since, room.until)))
+        put("evidence.json", _json(data_room_store.evidence(conn, room.since, room.until, room.workload)))
+        evidence = controls.decisive_evidence(conn, now)
+        for framework in controls.frameworks(conn, now):
+            put(f"controls/{framework.framework.name}.json", _json(controls.framework_json(framework, evidence, now)))
         entries = controls.register_entries(conn, current, now)
-        put("register.json", _json([each.to_json() for each in entries]))
-        scope = f"workload {wanted.workload}" if wanted.workload else "all workloads"
-        told = README.format(
-            company=current.blueprint.company, scope=scope, since=wanted.since.date(), until=wanted.until.date()
+        put("register.json", _json([entry.to_json() for entry in entries]))
+        scope = f"workload {room.workload}" if room.workload else "all workloads"
+        readme = README.format(
+            company=current.blueprint.company, scope=scope, since=room.since.date(), until=room.until.date()
         )
-        put("README.txt", told.encode())
+        put("README.txt", readme.encode())
         manifest = {
             "company": current.blueprint.company,
             "blueprint": current.blueprint.number,
-            "from": wanted.since,
-            "to": wanted.until,
-            "workload": wanted.workload,
-            "seed": wanted.seed,
+            "from": room.since,
+            "to": room.until,
+            "workload": room.workload,
+            "seed": room.seed,
             "sampled": [str(call) for call in sampled],
-            "calls": data_room_store.count(conn, wanted.since, wanted.until, wanted.workload),
+            "calls": data_room_store.count(conn, room.since, room.until, room.workload),
             "log_entries": size,
             "made_at": now,
             "files": dict(sorted(digests.items())),
@@ -107,36 +107,38 @@ def write_room(home: Home, conn: Connection[Any], wanted: RoomRequest, now: date
 
 
 def delete_stale_exports(home: Home, now: datetime) -> None:
-    """Delete what killed exports left behind: archives and copies of the whole log."""
+    """Delete files of exports whose process was killed: archives and copies of the whole log."""
     for path in home.run.glob("room-*"):
-        with suppress(FileNotFoundError):  # one that ends just now
+        with suppress(FileNotFoundError):  # an export that ends at this moment deletes its own files
             if now.timestamp() - path.stat().st_mtime > STALE_SECONDS:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _put_log(home: Home, put: Callable[[str, bytes], None]) -> int:
+    """Put a copy of the log's files into the archive; returns the number of entries that they have."""
     with tempfile.TemporaryDirectory(prefix="room-", dir=home.run) as folder:
         copied = Path(folder) / "log"
         size = copy_log(home.audit, copied)
-        for file in sorted(each for each in copied.rglob("*") if each.is_file()):
+        for file in sorted(path for path in copied.rglob("*") if path.is_file()):
             put(f"log/{file.relative_to(copied)}", file.read_bytes())
     return size
 
 
 def _put_call(home: Home, conn: Connection[Any], call: UUID, size: int, put: Callable[[str, bytes], None]) -> None:
+    """Put the receipt of a call into the archive, with the inclusion proof of its audit entry."""
     receipt = queries.receipt(conn, call)
     put(f"calls/{call}.json", _json(receipt))
     audit = receipt["audit"]
     if audit is None or audit["index"] is None or audit["index"] >= size:
         return
-    made = audit_proof.inclusion_proof(home.audit, audit["index"])
-    told: Mapping[str, Any] = {
-        "index": made.index,
-        "entry": made.entry.decode("utf-8"),
-        "hashes": [each.hex() for each in made.hashes],
-        "checkpoint": made.checkpoint.decode("utf-8"),
+    proof = audit_proof.inclusion_proof(home.audit, audit["index"])
+    value: Mapping[str, Any] = {
+        "index": proof.index,
+        "entry": proof.entry.decode("utf-8"),
+        "hashes": [hash_.hex() for hash_ in proof.hashes],
+        "checkpoint": proof.checkpoint.decode("utf-8"),
     }
-    put(f"proofs/{call}.json", _json(told))
+    put(f"proofs/{call}.json", _json(value))
 
 
 def _json(value: Any) -> bytes:

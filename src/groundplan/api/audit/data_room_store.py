@@ -45,7 +45,7 @@ def summary(conn: Connection[Any], since: datetime, until: datetime, workload: s
 
 
 def changes(conn: Connection[Any], since: datetime, until: datetime) -> list[dict[str, Any]]:
-    """Changes that were asked for or decided in the period, each with what people said."""
+    """Changes that were requested or decided in the period, with the comments of the deciders."""
     return select(
         conn,
         """SELECT c.id, c.digest, c.type, c.base, c.summary, c.needs, c.requested_by, c.requested_at, c.state,
@@ -61,7 +61,7 @@ def changes(conn: Connection[Any], since: datetime, until: datetime) -> list[dic
 
 
 def evidence(conn: Connection[Any], since: datetime, until: datetime, workload: str | None) -> list[dict[str, Any]]:
-    """What was shown in the period, with its leaf in the log."""
+    """Evidence that was added in the period, with its index in the log."""
     subject = None if workload is None else f"workload/{workload}"
     return select(
         conn,

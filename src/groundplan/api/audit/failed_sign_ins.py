@@ -1,7 +1,7 @@
-"""Failed sign-ins in the audit log: what was tried, and the client by a keyed pseudonym.
+"""Failed sign-ins in the audit log: the kind of attempt, and the client by a keyed pseudonym.
 
-Strangers cause them, so only `MAX_ENTRIES_PER_MINUTE` get entries; others are counted, and the next entry has their
-number. Many in a short time are a finding. Without a database only the entry is lost.
+They are caused by strangers, so at most `MAX_ENTRIES_PER_MINUTE` get an entry; the others are counted, and the next
+entry contains their number. Many within a short time become a finding. Without a database only the entry is lost.
 """
 
 from __future__ import annotations

@@ -102,17 +102,17 @@ class LogCheck:
         while True:
             with self._changed:
                 self._changed.wait_for(lambda: self._requested is not None)
-                wanted, last = self._requested, self._verified
-                if wanted == "stop":
+                requested, last = self._requested, self._verified
+                if requested == "stop":
                     return
                 self._requested, self._progress = None, (0, _log_size(self._read_checkpoint()))
-            found = self._try_verify(last if wanted == "new" else None) or last
+            verified = self._try_verify(last if requested == "new" else None) or last
             with self._changed:
-                self._verified, self._progress = found, None
+                self._verified, self._progress = verified, None
                 self._changed.notify_all()
 
     def _try_verify(self, last: VerifiedLog | None) -> VerifiedLog | None:
-        """Verify everything, or what came after `last`; None where that failed."""
+        """Verify everything, or what came after `last`; None if that failed."""
         try:
             return self._verify(last)
         except (GroundplanError, OSError) as error:

@@ -26,18 +26,20 @@ def report_lost_decisions(conn: Connection[Any], lost: Sequence[Entry]) -> None:
     stops = [entry for entry in lost if entry.action.rpartition(".")[2] in _REVOKING_VERBS]
     if not stops:
         return
-    named = ", ".join(f"{entry.action} {entry.subject}" for entry in stops[:_MAX_NAMED])
+    listed = ", ".join(f"{entry.action} {entry.subject}" for entry in stops[:_MAX_NAMED])
     more = f" and {len(stops) - _MAX_NAMED} more" if len(stops) > _MAX_NAMED else ""
-    message = f"The database went back to an earlier moment, and what was decided since is not in force: {named}{more}."
+    message = (
+        f"The database went back to an earlier moment, and what was decided since is not in force: {listed}{more}."
+    )
     log.error("%s", message)
-    found = Finding(
+    finding = Finding(
         kind=KIND,
         subject="company",
         severity="critical",
         mark=str(stops[0].id),
         message=message,
-        hint="Decide again what still holds, by `groundplan keys revoke` and `groundplan kill` first. "
-        "`groundplan audit list` has all of it, and who decided it.",
+        hint="Repeat the decisions that are still wanted, first with `groundplan keys revoke` and `groundplan kill`. "
+        "`groundplan audit list` has all of them, and who made each.",
         detail={"entries": [str(entry.id) for entry in stops]},
     )
-    finding_store.report(conn, found)
+    finding_store.report(conn, finding)

@@ -66,15 +66,15 @@ def send_new_events(services: Services) -> int:
 
 
 def _parse_target(url: str) -> SplitResult:
-    found = urlsplit(url)
-    local = found.hostname in _LOCAL_HOSTS
-    fine = found.scheme in ("https", "syslog+tls") or (local and found.scheme in ("http", "syslog+tcp"))
-    if not fine or not found.hostname or (found.scheme.startswith("syslog") and found.port is None):
+    target = urlsplit(url)
+    local = target.hostname in _LOCAL_HOSTS
+    fine = target.scheme in ("https", "syslog+tls") or (local and target.scheme in ("http", "syslog+tcp"))
+    if not fine or not target.hostname or (target.scheme.startswith("syslog") and target.port is None):
         raise Invalid(
             "GROUNDPLAN_SIEM_URL is not usable", code="siem_url",
             hint="Write https://HOST/PATH or syslog+tls://HOST:6514; without TLS only to this machine.",
         )  # fmt: skip
-    return found
+    return target
 
 
 def _send(target: SplitResult, events: Sequence[dict[str, Any]], token: str | None) -> str:
@@ -95,7 +95,7 @@ def _post(target: SplitResult, events: Sequence[dict[str, Any]], token: str | No
     headers = {"Content-Type": "application/x-ndjson"}
     if token:
         headers["Authorization"] = f"Bearer {token}"
-    body = b"".join(_line(each) + b"\n" for each in events)
+    body = b"".join(_line(event) + b"\n" for event in events)
     try:
         connection.request("POST", target.path or "/", body, headers)
         answer = connection.getresponse()
@@ -111,10 +111,10 @@ def _syslog(target: SplitResult, events: Sequence[dict[str, Any]]) -> str:
         wire: socket.socket = plain
         if target.scheme == "syslog+tls":
             wire = ssl.create_default_context().wrap_socket(plain, server_hostname=target.hostname)
-        for each in events:
-            priority = _FACILITY_AUDIT * 8 + _SYSLOG_SEVERITY[each["severity_id"]]
-            head = f"<{priority}>1 - - groundplan - {each['class_uid']} - ".encode()
-            frame = head + _line(each)
+        for event in events:
+            priority = _FACILITY_AUDIT * 8 + _SYSLOG_SEVERITY[event["severity_id"]]
+            head = f"<{priority}>1 - - groundplan - {event['class_uid']} - ".encode()
+            frame = head + _line(event)
             wire.sendall(b"%d %b" % (len(frame), frame))
         wire.close()
     return ""

@@ -8,7 +8,7 @@ from psycopg import Connection
 
 
 def claim_position(conn: Connection[Any]) -> int | None:
-    """Claim the next leaf to send for one minute; None where another process sends."""
+    """Claim the next leaf to send for one minute; None if another process sends."""
     row = conn.execute(
         """UPDATE siem_position SET claimed_at = now()
            WHERE claimed_at IS NULL OR claimed_at NOT BETWEEN now() - interval '1 minute' AND now() RETURNING leaf"""

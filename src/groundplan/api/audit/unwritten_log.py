@@ -1,6 +1,6 @@
 """A finding while the audit log is not written: its files belong to another database, or a disk is full.
 
-The sequencer says whether the log is written; where another replica writes it, nothing is wrong.
+The sequencer reports whether the log is written; if another replica writes it, that is no problem.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MIN_DURATION_SECONDS: Final = 60.0
 
 
 class UnwrittenLogWatch:
-    """`problem` returns why this process does not write the log; None where it does, or another process does."""
+    """`problem` returns why this process does not write the log; None if it does, or another process does."""
 
     def __init__(
         self,
@@ -40,17 +40,17 @@ class UnwrittenLogWatch:
     def update_finding(self) -> None:
         """Open or withdraw the finding once the state has lasted long enough."""
         problem, now = self._problem(), self._clock()
-        stands = problem is not None
-        if stands is not self._is_unwritten:
-            self._is_unwritten, self._since = stands, now
-        if stands is self._reported or now < self._since + MIN_DURATION_SECONDS:
+        is_unwritten = problem is not None
+        if is_unwritten is not self._is_unwritten:
+            self._is_unwritten, self._since = is_unwritten, now
+        if is_unwritten is self._reported or now < self._since + MIN_DURATION_SECONDS:
             return
         with self._transaction() as conn:
             if problem is None:
                 finding_store.withdraw(conn, KIND, "company", "", "it is written again")
             else:
                 finding_store.report(conn, _finding(problem.splitlines()[0]))
-        self._reported = stands
+        self._reported = is_unwritten
 
 
 def _finding(problem: str) -> Finding:
@@ -59,6 +59,6 @@ def _finding(problem: str) -> Finding:
         subject="company",
         severity="critical",
         message=f"The audit log is not written: {problem}",
-        hint="What is to enter it waits in the database meanwhile, so nothing is lost. HOME/logs/control.log of the "
-        "replica that says so has since when; another replica writes the log once this one is stopped.",
+        hint="Entries wait in the database, so nothing is lost. HOME/logs/control.log of that replica says since when; "
+        "once it is stopped, another replica writes the log.",
     )

@@ -1,7 +1,8 @@
-"""Asks the declared witnesses to co-sign the newest checkpoint; one that refuses or is silent becomes a finding.
+"""Asks the declared witnesses to co-sign the newest checkpoint; one that refuses or does not answer becomes a finding.
 
-A witness that does not answer stops nothing: the log goes on, and `groundplan audit verify` says how old the newest
-co-signature is. Two control processes may ask at once; a witness signs what continues what it signed.
+A witness that does not answer stops nothing: the log continues, and `groundplan audit verify` reports the age of the
+newest co-signature. Two control processes may ask at once; a witness signs any checkpoint that extends the one it
+signed before.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ KIND = "governance.witness"
 
 def declared_witnesses(services: Services) -> list[tuple[str, VerifierKey]]:
     """(URL, key) of each witness in the settings. Raises `Invalid` (`witness_setting`)."""
-    found: list[tuple[str, VerifierKey]] = []
+    witnesses: list[tuple[str, VerifierKey]] = []
     for item in services.settings.witnesses:
         url, _, key = item.partition(" ")
         if not url.startswith(("http://", "https://")) or not parse_key(key).cosigns:
@@ -29,8 +30,8 @@ def declared_witnesses(services: Services) -> list[tuple[str, VerifierKey]]:
                 code="witness_setting",
                 hint="GROUNDPLAN_WITNESSES='https://HOST KEY', with the key that `groundplan-witness` prints.",
             )
-        found.append((url, parse_key(key)))
-    return found
+        witnesses.append((url, parse_key(key)))
+    return witnesses
 
 
 def ask_witnesses(services: Services) -> int:
@@ -56,8 +57,8 @@ def ask_witnesses(services: Services) -> int:
 
 def _is_newest(services: Services, witness: VerifierKey) -> bool:
     newest = parse_note(read_checkpoint(services.home.audit))
-    kept = kept_note(services.home.audit, witness)
-    return kept is not None and parse_checkpoint(kept.text) == parse_checkpoint(newest.text)
+    stored_note = kept_note(services.home.audit, witness)
+    return stored_note is not None and parse_checkpoint(stored_note.text) == parse_checkpoint(newest.text)
 
 
 def _problem(witness: VerifierKey, error: GroundplanError) -> Finding:

@@ -61,18 +61,18 @@ def post(
 
 def error_body(value: dict[str, Any]) -> dict[str, Any]:
     """The error of a response. Its message repeats the hint, for clients that show only the message; removed here."""
-    told: dict[str, Any] = value.get("error") or {}
-    message, hint = told.get("message"), told.get("hint")
-    return {**told, "message": message.removesuffix(f". {hint}")} if isinstance(message, str) and hint else told
+    error: dict[str, Any] = value.get("error") or {}
+    message, hint = error.get("message"), error.get("hint")
+    return {**error, "message": message.removesuffix(f". {hint}")} if isinstance(message, str) and hint else error
 
 
 def gateway_error(status: int, value: dict[str, Any]) -> GroundplanError:
     """The error of the gateway for a call that it did not answer, with the id of the call, if there is one."""
-    told = error_body(value)
-    call = f" This was call {told['call_id']}." if told.get("call_id") else ""
+    error = error_body(value)
+    call = f" This was call {error['call_id']}." if error.get("call_id") else ""
     kind = Exhausted if status == 429 else Unavailable if status >= 500 else Invalid
     return kind(
-        str(told.get("message") or f"the gateway answered {status}"),
-        code=str(told.get("code") or "gateway"),
-        hint=f"{told.get('hint') or ''}{call}".strip(),
+        str(error.get("message") or f"the gateway answered {status}"),
+        code=str(error.get("code") or "gateway"),
+        hint=f"{error.get('hint') or ''}{call}".strip(),
     )

@@ -39,8 +39,8 @@ Pool = ConnectionPool[Connection[tuple[Any, ...]]]
 
 @dataclass(frozen=True, slots=True)
 class MissedCalls:
-    """Calls that a watcher missed during a break; `ids` of these and of the last one before, and whether there were
-    more (`skipped`)."""
+    """The calls that a watcher missed during a break; `ids` of these and of the last one that it saw; `skipped`:
+    whether there were more."""
 
     rows: Sequence[dict[str, Any]]
     ids: frozenset[str]
@@ -66,10 +66,10 @@ class LiveCalls:
         self.stopping = False
 
     def require_room(self) -> None:
-        """Raise `Exhausted` where there are too many watchers."""
+        """Raise `Exhausted` if there are too many watchers."""
         if self._watchers >= MAX_WATCHERS:
             raise Exhausted(
-                f"{MAX_WATCHERS} others watch already", code="watchers", hint="Close one of them, or try again."
+                f"there are {MAX_WATCHERS} live views already", code="watchers", hint="Close one, or try again later."
             )
 
     @contextmanager
@@ -94,30 +94,33 @@ class LiveCalls:
         return self._number
 
     def newer_than(self, number: int) -> list[tuple[int, dict[str, Any]]]:
-        """(number, call) of the kept calls with a higher number, in order."""
+        """(number, call) of the calls in memory with a higher number, in order."""
         return [item for item in list(self._calls) if item[0] > number]
 
     def missed_since(self, conn: Connection[tuple[Any, ...]], call: UUID) -> MissedCalls:
-        """The calls that a watcher missed who saw `call` last: those that arrived after it, and those that arrived just
-        before but became visible later. Where another process served that watcher, it is unknown which of the latter
-        were shown, and all of them are returned."""
+        """The calls that a watcher missed after `call`, the last one it saw: those that arrived later, and those that
+        arrived shortly before it but became visible later. If another process served that watcher, it is unknown which
+        of the latter were shown, and all of them are returned."""
         last = str(call)
-        had = self._seen_by_watcher(last)  # before it is looked: what is told meanwhile is told then
+        # read before the query: calls that arrive in between are sent as live calls
+        seen_ids = self._seen_by_watcher(last)
         at = queries.arrival_time(conn, call)
-        found = [] if at is None else queries.arrived_calls(conn, at - OVERLAP, MAX_PER_LOOK)
-        seen = any(row["id"] == last for _, row in found)
-        rows = [row for _, row in found if row["id"] not in had]
+        arrived = [] if at is None else queries.arrived_calls(conn, at - OVERLAP, MAX_PER_LOOK)
+        last_is_included = any(row["id"] == last for _, row in arrived)
+        rows = [row for _, row in arrived if row["id"] not in seen_ids]
         return MissedCalls(
-            rows, frozenset({last, *(row["id"] for row in rows)}), skipped=len(found) == MAX_PER_LOOK and not seen
+            rows,
+            frozenset({last, *(row["id"] for row in rows)}),
+            skipped=len(arrived) == MAX_PER_LOOK and not last_is_included,
         )
 
     def _seen_by_watcher(self, call: str) -> frozenset[str]:
-        """Ids of `call` and of all calls up to it that its watcher was shown or had no need of: those that had arrived
+        """Ids of `call` and of all calls up to it that its watcher has seen or does not need: those that had arrived
         when watching began."""
-        told, (begun, before) = list(self._calls), self._arrived_before
-        number = next((number for number, row in told if row["id"] == call), 0)
-        earlier = before if number > begun else frozenset()
-        return earlier.union([call], (row["id"] for each, row in told if each <= number))
+        calls, (number_at_start, arrived_before) = list(self._calls), self._arrived_before
+        number = next((number for number, row in calls if row["id"] == call), 0)
+        earlier = arrived_before if number > number_at_start else frozenset()
+        return earlier.union([call], (row["id"] for number_, row in calls if number_ <= number))
 
     def stop(self) -> None:
         """End all watchers, since the process is about to end."""
@@ -131,6 +134,7 @@ class LiveCalls:
             return False
 
     def _run(self) -> None:
+        """Query for new calls until nobody watches any more."""
         pause = threading.Event()
         seen: dict[str, datetime] = {}
         last: datetime | None = None
@@ -142,12 +146,14 @@ class LiveCalls:
                         before = queries.arrived_calls(conn, last - OVERLAP, MAX_PER_LOOK)
                         seen = {row["id"]: at for at, row in before if at < last}
                         self._arrived_before = self._number, frozenset(seen)
-                    last = min(self._take_new(conn, seen, last), queries.database_time(conn))  # which may be set back
+                    # the database's clock may have been set back
+                    last = min(self._take_new(conn, seen, last), queries.database_time(conn))
             except (psycopg.Error, PoolTimeout) as error:
                 log.warning("cannot look for calls: %s", error.__class__.__name__)
             pause.wait(LOOK_SECONDS)
 
     def _take_new(self, conn: Connection[tuple[Any, ...]], seen: dict[str, datetime], last: datetime) -> datetime:
+        """Number the calls that arrived since `last` and are not in `seen`; returns the time of the newest call."""
         began = last - OVERLAP
         rows = queries.arrived_calls(conn, began, MAX_PER_LOOK)
         new = [(at, row) for at, row in rows if row["id"] not in seen and at >= began]

@@ -33,10 +33,10 @@ def reportable_workloads(caller: Caller, ticket: str, worked_on: frozenset[str])
     answers_for = readable_workloads(caller)
     if answers_for is None:
         return (None,)
-    theirs = sorted(worked_on & answers_for)
-    if not theirs:
+    permitted = sorted(worked_on & answers_for)
+    if not permitted:
         raise _denied(f"the ticket {ticket} is of another workload than yours")
-    return theirs
+    return permitted
 
 
 def _denied(message: str) -> Denied:

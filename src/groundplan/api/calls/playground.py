@@ -59,15 +59,15 @@ def create_brief_key(services: Services, actor: str, workload: str, person: UUID
     expires = services.clock.now() + timedelta(minutes=KEY_MINUTES)
     with services.transaction() as conn:
         require_workload(current_blueprint(conn), workload)
-        made = identity.create_key(conn, actor, workload, person, expires=expires)
+        created = identity.create_key(conn, actor, workload, person, expires=expires)
         number = store.policy_number(conn)
     policy_effect(services, number)
-    return made
+    return created
 
 
 def _explanation(services: Services, call_id: str | None) -> dict[str, Any]:
     """`{"why", "attempts"}` from the receipt of the call: why it was answered where it was, and after how many
-    attempts; null where there is no receipt yet."""
+    attempts; null if there is no receipt yet."""
     deadline = time.monotonic() + RECEIPT_SECONDS
     while call_id is not None:
         with suppress(NotFound), services.transaction() as conn:

@@ -74,7 +74,7 @@ def run_next_replay(services: Services) -> Run | None:
         run = store.claim(conn, runner)
     if run is None:
         return None
-    workload = next((each for each in blueprint.workloads if each.name == run.workload), None)
+    workload = next((item for item in blueprint.workloads if item.name == run.workload), None)
     try:
         _replay(services, run, runner, workload)
     except Unavailable as error:
@@ -96,11 +96,11 @@ def _replay(services: Services, run: Run, runner: UUID, workload: Workload | Non
         for key in run.keys:
             _revoke(conn, key)
         store.draw_sample(conn, run, now - timedelta(days=store.DAYS))
-        left = run.budget_usd - store.spent(conn, tuple(run.keys))
+        budget_left = run.budget_usd - store.spent(conn, tuple(run.keys))
     why: str | Problem = "its budget is used up"
-    if left > 0 and workload is not None:
+    if budget_left > 0 and workload is not None:
         gateway = services.gateway()
-        key, secret = _create_key(services, run, left)
+        key, secret = _create_key(services, run, budget_left)
         try:
             why = _replay_calls(services, run, runner, _GatewayClient(gateway, secret, depends_on_person(workload)))
         finally:
@@ -125,44 +125,44 @@ def depends_on_person(workload: Workload) -> bool:
     return workload.grounding is not None or bool(workload.use)
 
 
-def _create_key(services: Services, run: Run, left: Decimal) -> tuple[UUID, str]:
-    terms = KeyTerms(acts_for_others=True, budget=from_decimal(left), budget_period="total", tags=("replay",))
+def _create_key(services: Services, run: Run, budget_left: Decimal) -> tuple[UUID, str]:
+    terms = KeyTerms(acts_for_others=True, budget=from_decimal(budget_left), budget_period="total", tags=("replay",))
     expires = services.clock.now() + timedelta(hours=KEY_HOURS)
     with services.transaction() as conn:
-        made = identity.create_key(conn, SYSTEM, run.workload, None, terms, expires)
-        store.add_key(conn, run.id, made[0], PURPOSE)
+        created = identity.create_key(conn, SYSTEM, run.workload, None, terms, expires)
+        store.add_key(conn, run.id, created[0], PURPOSE)
         number = policy_number(conn)
     policy_effect(services, number)
-    return made
+    return created
 
 
-def _replay_calls(services: Services, run: Run, runner: UUID, line: _GatewayClient) -> str | Problem:
-    """Replay the calls of a run. Returns why it ended early, empty where it did not; a `Problem` where its judge gives
-    no readable answers, or none."""
+def _replay_calls(services: Services, run: Run, runner: UUID, gateway: _GatewayClient) -> str | Problem:
+    """Replay the calls of a run. Returns why it ended early, or an empty string; a `Problem` if its judge gives
+    unreadable answers or none."""
     read = 0
-    heard = _JudgeWatch(run.judge)
+    judge = _JudgeWatch(run.judge)
     try:
         while True:
             with services.transaction() as conn:
                 if not store.heartbeat(conn, run.id, runner):
                     return "taken over"
-                waiting = store.take_next_call(conn, run.id)
-                content = None if waiting is None else _kept_content(services, conn, waiting.call)
-            if waiting is None:
+                queued = store.take_next_call(conn, run.id)
+                content = None if queued is None else _stored_content(services, conn, queued.call)
+            if queued is None:
                 return ""
             read += content is not None
             try:
-                came = _replay_call(run, waiting, content, line)
+                result = _replay_call(run, queued, content, gateway)
             except Unavailable as error:
                 if error.code == WAITS_CODE:
                     with services.transaction() as conn:
-                        store.put_back(conn, run.id, waiting.call)
+                        store.put_back(conn, run.id, queued.call)
                 raise
             with services.transaction() as conn:
-                store.record_answer(conn, run.id, came)
-            if (problem := heard.problem(came, services.clock.now())) is not None:
+                store.record_answer(conn, run.id, result)
+            if (problem := judge.problem(result, services.clock.now())) is not None:
                 return problem
-            if came.why in _BUDGET_CODES:
+            if result.why in _BUDGET_CODES:
                 return "its budget, or one of its workload's, has not enough left for what a further call may cost"
     finally:
         with services.transaction() as conn:
@@ -171,29 +171,29 @@ def _replay_calls(services: Services, run: Run, runner: UUID, line: _GatewayClie
 
 
 class _JudgeWatch:
-    """The recent answers of a judge, to stop a run whose judge does not work."""
+    """Recent answers of a judge, to stop a run whose judge does not work."""
 
     def __init__(self, judge: str) -> None:
         self._judge = judge
-        self._said: deque[str | None] = deque(maxlen=UNREAD)
-        self._vain: list[datetime] = []
+        self._replies: deque[str | None] = deque(maxlen=UNREAD)
+        self._failures: list[datetime] = []
 
-    def problem(self, came: ReplayResult, now: datetime) -> Problem | None:
-        """Why the judge should not be asked again; None where it works."""
-        if came.said is not None:
-            self._said.appendleft(came.said if came.kept is None else None)
-            self._vain.clear()
-        if came.code:
-            self._vain.append(now)
-        if len(self._vain) >= UNASKED:
-            return unreachable_problem(self._judge, len(self._vain), self._vain[0], came.code)
-        return unreadable_problem(self._judge, list(self._said))
+    def problem(self, result: ReplayResult, now: datetime) -> Problem | None:
+        """Why the judge should not be called again, after this result; None if it works."""
+        if result.said is not None:
+            self._replies.appendleft(result.said if result.kept is None else None)
+            self._failures.clear()
+        if result.code:
+            self._failures.append(now)
+        if len(self._failures) >= UNASKED:
+            return unreachable_problem(self._judge, len(self._failures), self._failures[0], result.code)
+        return unreadable_problem(self._judge, list(self._replies))
 
 
-def _kept_content(services: Services, conn: Connection[Any], call: UUID) -> tuple[dict[str, Any], str] | None:
-    """(request body, answer text) of a kept call; None where it was deleted or erased, or is no conversation."""
-    kept = content_store.find_content(conn, call)
-    text = None if kept is None else SubjectKeys.of(services.home).unseal(conn, kept.sealed)
+def _stored_content(services: Services, conn: Connection[Any], call: UUID) -> tuple[dict[str, Any], str] | None:
+    """(request body, answer text) of a stored call; None if it was deleted or erased, or is not a conversation."""
+    stored = content_store.find_content(conn, call)
+    text = None if stored is None else SubjectKeys.of(services.home).unseal(conn, stored.sealed)
     if text is None:
         return None
     value = json.loads(text.partition("\n")[2])
@@ -204,40 +204,46 @@ def _kept_content(services: Services, conn: Connection[Any], call: UUID) -> tupl
 
 
 def _replay_call(
-    run: Run, waiting: QueuedCall, content: tuple[dict[str, Any], str] | None, line: _GatewayClient
+    run: Run, queued: QueuedCall, content: tuple[dict[str, Any], str] | None, gateway: _GatewayClient
 ) -> ReplayResult:
+    """Replay one call through the gateway. Raises `Unavailable` (`WAITS_CODE`) if it can only be made later."""
     if content is None:
-        return ReplayResult(waiting.call, None, None, False, Decimal(0), "content_gone")
+        return ReplayResult(queued.call, None, None, False, Decimal(0), "content_gone")
     body, answer = content
     value = {
-        "run": str(run.id), "call": str(waiting.call), "endpoint": waiting.endpoint, "body": body, "answer": answer,
+        "run": str(run.id), "call": str(queued.call), "endpoint": queued.endpoint, "body": body, "answer": answer,
         "candidate": run.candidate, "judge": run.judge,
     }  # fmt: skip
-    status, told = line.post(value, waiting.email)
+    status, reply = gateway.post(value, queued.email)
     if status != 200:
-        code = str((told.get("error") or {}).get("code") or f"status_{status}")
+        code = str((reply.get("error") or {}).get("code") or f"status_{status}")
         if code == "key_expired":
-            raise Unavailable("its key has ended", code=WAITS_CODE, hint="It goes on with another one.")
-        return ReplayResult(waiting.call, None, None, False, Decimal(0), code)
-    if told["code"] in _TEMPORARY_CODES and not told["answered"] and not told["cost"]:
-        hint = "It goes on by itself."
-        raise Unavailable(f"the gateway refuses at the moment: {told['code']}", code=WAITS_CODE, hint=hint)
-    score, usd = told["score"], Decimal(int(told["cost"])) / PICO
-    why = "" if score is not None else _unjudged_reason(told)
-    kept = None if score is None else float(score) >= 0.5
-    if not told["answered"] and told["cost"]:
-        kept, why = False, ""  # a candidate that is asked and does not answer has not kept the quality
-    code = str(told["code"]) if why == store.OPEN else ""
-    beside = UUID(told["call"])
-    return ReplayResult(waiting.call, beside, kept, bool(told["contradicted"]), usd, why, told.get("said"), code)
+            raise Unavailable(
+                "the key of the run has expired", code=WAITS_CODE, hint="The run continues with a new key."
+            )
+        return ReplayResult(queued.call, None, None, False, Decimal(0), code)
+    if reply["code"] in _TEMPORARY_CODES and not reply["answered"] and not reply["cost"]:
+        hint = "The run continues by itself."
+        raise Unavailable(f"the gateway refuses at the moment: {reply['code']}", code=WAITS_CODE, hint=hint)
+    score, cost_usd = reply["score"], Decimal(int(reply["cost"])) / PICO
+    why = "" if score is not None else _unjudged_reason(reply)
+    keeps_quality = None if score is None else float(score) >= 0.5
+    if not reply["answered"] and reply["cost"]:
+        keeps_quality, why = False, ""  # a candidate that costs money and gives no answer does not keep the quality
+    code = str(reply["code"]) if why == store.OPEN else ""
+    replayed_call = UUID(reply["call"])
+    return ReplayResult(
+        queued.call, replayed_call, keeps_quality, bool(reply["contradicted"]), cost_usd, why, reply.get("said"), code
+    )
 
 
-def _unjudged_reason(told: dict[str, Any]) -> str:
-    """Why an answer was not judged: an exhausted budget, which ends the run, or a judge that left it open."""
-    code = str(told["code"])
+def _unjudged_reason(reply: dict[str, Any]) -> str:
+    """Why an answer was not judged: the code of an exhausted budget, which ends the run, or that the judge left it
+    open."""
+    code = str(reply["code"])
     return (
         store.OPEN
-        if told["answered"] and told["basis"] != "none" and code not in _BUDGET_CODES
+        if reply["answered"] and reply["basis"] != "none" and code not in _BUDGET_CODES
         else code or "not_judged"
     )
 
@@ -245,44 +251,47 @@ def _unjudged_reason(told: dict[str, Any]) -> str:
 class _GatewayClient:
     """Client of the gateway's replay endpoint, with the run's key."""
 
-    def __init__(self, gateway: str, secret: str, named: bool) -> None:
+    def __init__(self, gateway: str, secret: str, with_person: bool) -> None:
         self._url = urljoin(gateway, "/api/replay")
         self._secret = secret
-        self._named = named
+        self._with_person = with_person
         """Whether replays are made on behalf of the original people."""
 
     def post(self, value: dict[str, Any], email: str | None) -> tuple[int, dict[str, Any]]:
-        """(status, JSON). Retried where the gateways do not know the key yet. Raises `Unavailable`."""
-        person = email if self._named else None
+        """(status, JSON) of one replay. Retried while the gateways do not know the key yet. Raises `Unavailable`."""
+        person = email if self._with_person else None
         deadline = time.monotonic() + KEY_WAIT_SECONDS
         while True:
-            status, told = ask.post(self._url, self._secret, value, person=person, seconds=ANSWER_SECONDS)
+            status, reply = ask.post(self._url, self._secret, value, person=person, seconds=ANSWER_SECONDS)
             if status != 401 or time.monotonic() > deadline:
-                return status, told
+                return status, reply
             time.sleep(0.1)
 
 
 def _monthly_calls(conn: Connection[Any], run: Run, now: datetime) -> dict[str, float]:
     """Feature -> calls per month that the present deployment answers for callers, extrapolated from the first of them
-    where that is less than a month ago. Cached answers are left out, since they cost nothing either way; so are calls
-    of guardrails and cascades, which stay there, in the same proportion for each feature."""
-    wanted = {
+    if that is less than a month ago.
+
+    Cached answers are excluded, since they cost nothing either way. Calls of guardrails and cascades stay at that
+    deployment and are excluded in the same proportion for each feature.
+    """
+    query = {
         "since": now - timedelta(days=store.DAYS), "until": now, "workload": run.workload, "status": "ok",
         "deployment": run.current, "demo": None,
     }  # fmt: skip
     counts: dict[str, float] = {}
     first = now
-    for row in rollup_store.calls_by(conn, ["day", "feature"], wanted):
+    for row in rollup_store.calls_by(conn, ["day", "feature"], query):
         name = row["feature"] or ""
-        if not name.startswith(BUDGET_PREFIX):  # calls that were made for experiments are no calls of people
+        if not name.startswith(BUDGET_PREFIX):  # not the calls of experiments
             first = min(first, datetime.combine(row["day"], datetime.min.time(), UTC))
             answered = (row["calls"] or 0) - (row["cached"] or 0)
             counts[name] = counts.get(name, 0.0) + float(answered)
     days = max(1.0, min(float(store.DAYS), (now - first) / timedelta(days=1)))
-    checks = sum(
+    internal_calls = sum(
         count
-        for (purpose,), count in rollup_store.answers_by(conn, ["purpose"], wanted).items()
+        for (purpose,), count in rollup_store.answers_by(conn, ["purpose"], query).items()
         if purpose in INTERNAL_PURPOSES
     )
-    theirs = max(0.0, 1 - checks / whole) if (whole := sum(counts.values())) else 0.0
-    return {name: calls * theirs * store.DAYS / days for name, calls in counts.items()}
+    callers_share = max(0.0, 1 - internal_calls / total) if (total := sum(counts.values())) else 0.0
+    return {name: calls * callers_share * store.DAYS / days for name, calls in counts.items()}

@@ -70,20 +70,21 @@ class Days:
 
     @property
     def month_before(self) -> Days:
-        """The same days of the month before, for a period that begins a month; all of that month for a whole month."""
+        """The same days of the previous month, for a period that starts with a month; the whole previous month for a
+        whole month."""
         end = self.first - timedelta(days=1)
-        first, whole = end.replace(day=1), (self.last + timedelta(days=1)).day == 1
-        return Days(first, end if whole else min(end, first + (self.last - self.first)))
+        first, is_month_end = end.replace(day=1), (self.last + timedelta(days=1)).day == 1
+        return Days(first, end if is_month_end else min(end, first + (self.last - self.first)))
 
     @property
     def months(self) -> list[Days]:
         """The period split into calendar months."""
-        found, first = [], self.first
+        periods, first = [], self.first
         while first <= self.last:
             last = min(self.last, first_of_next_month(first) - timedelta(days=1))
-            found.append(Days(first, last))
+            periods.append(Days(first, last))
             first = last + timedelta(days=1)
-        return found
+        return periods
 
 
 def parse_days(first: date | None, last: date | None, today: date) -> Days:
@@ -114,13 +115,13 @@ def carrier_lines(conn: Connection[Any], days: Days, today: date) -> list[Line]:
     rows = rollup_store.parts_by(conn, _GROUP_BY_CARRIER, query)
     carriers = _Carriers(conn, query)
     carriers.load_blueprints(rows)
-    found = [
+    lines = [
         Line(term="", workload=row["workload"], team=carriers.team(row), amount=amount, basis="measured", rule="",
              source="ledger")
         for row in rows
         if (amount := from_decimal(row["cost_usd"]))
     ]  # fmt: skip
-    return found + _declared_lines(conn, days, today)
+    return lines + _declared_lines(conn, days, today)
 
 
 def _declared_lines(conn: Connection[Any], days: Days, today: date) -> list[Line]:
@@ -134,16 +135,19 @@ def allocated_lines(conn: Connection[Any], days: Days) -> list[Line]:
 
 
 def measured_lines(conn: Connection[Any], days: Days, team: str | None = None, *, separate: bool = True) -> list[Line]:
-    """Costs of attempts by part, workload and deployment, priced and carried by a team as the blueprint says that they
-    ran under; of all teams or of one. Calls of the gateway itself, such as to the judge of a guardrail, have terms of
-    their own (`ledger.model.PURPOSES`). Unless `separate`, a line covers all deployments, without rule and source: for
-    2,000 workloads that is thousands of lines instead of hundreds of thousands."""
+    """Costs of attempts by part, workload and deployment, of all teams or of one. Each attempt has the price and the
+    team that the blueprint declares under which it ran. Calls of the gateway itself, such as to the judge of a
+    guardrail, have terms of their own (`Reservation.purpose`).
+
+    Unless `separate`, a line covers all deployments, without rule and source: for 2,000 workloads that is thousands of
+    lines instead of hundreds of thousands.
+    """
     query = cost_use.all_calls_of(days.first, days.last)
     carriers = _Carriers(conn, query)
     sums: dict[Line, _Sum] = {}
     with conn.transaction():  # in which lots are read
-        for asked in [query] if team is None else _team_queries(conn, query, carriers, team):
-            for rows in rollup_store.stream_parts(conn, _GROUP_BY, asked):
+        for line_query in [query] if team is None else _team_queries(conn, query, carriers, team):
+            for rows in rollup_store.stream_parts(conn, _GROUP_BY, line_query):
                 carriers.load_blueprints(rows)
                 for row in rows:
                     amount = from_decimal(row["cost_usd"])
@@ -274,7 +278,7 @@ def cost_centers(conn: Connection[Any], lines: Sequence[Line]) -> dict[str, str]
 
 
 def sum_by(lines: Sequence[Line], by: str, workflows: Workflows) -> list[dict[str, Any]]:
-    """[{key, cost_usd, share, quantity, basis: {basis: cost_usd}}], the dearest first. Raises `Invalid`."""
+    """`[{key, cost_usd, share, quantity, basis: {basis: cost_usd}}]`, the most expensive first. Raises `Invalid`."""
     if by not in DIMENSIONS:
         raise Invalid(
             f"costs are not summed by '{by[:40]}'",
@@ -290,17 +294,17 @@ def sum_parts(parts: Iterable[tuple[str, str, int, int]]) -> list[dict[str, Any]
     sums: dict[str, int] = {}
     counts: dict[str, int] = {}
     for key, basis, amount, quantity in parts:
-        if (mine := by_basis.get(basis)) is None:
-            mine = by_basis[basis] = {}
-        mine[key] = mine.get(key, 0) + amount
+        if (amounts := by_basis.get(basis)) is None:
+            amounts = by_basis[basis] = {}
+        amounts[key] = amounts.get(key, 0) + amount
         sums[key] = sums.get(key, 0) + amount
         if quantity:
             counts[key] = counts.get(key, 0) + quantity
-    whole = sum(sums.values())
+    total = sum(sums.values())
     bases = sorted(by_basis.items())
     return [
         {
-            "key": key, "cost_usd": format_usd(amount), "share": round(amount / whole, 6) if whole else 0.0,
+            "key": key, "cost_usd": format_usd(amount), "share": round(amount / total, 6) if total else 0.0,
             "quantity": counts.get(key, 0), "basis": {name: format_usd(of[key]) for name, of in bases if key in of},
         }
         for key, amount in sorted(sums.items(), key=lambda item: (-item[1], item[0]))
@@ -323,7 +327,7 @@ def blueprint_numbers(lines: Iterable[Line]) -> list[int]:
 
 
 def _newest_blueprint(line: Line) -> int:
-    """The number of the line's newest blueprint; 0 where it has none."""
+    """The number of the line's newest blueprint; 0 if it has none."""
     return max(line.blueprints, default=0)
 
 

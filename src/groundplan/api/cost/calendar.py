@@ -57,20 +57,22 @@ def with_known_days(
 ) -> Series:
     """The series with its holidays and launches. `rows`: the parts of the series, by day and workload."""
     first, last = past.start.year, past.at(len(past.values)).year + 2
-    whose: dict[str, list[str]] = {}
+    countries_by_day: dict[str, list[str]] = {}
     for country in sorted(known.countries):
         for day in {day for year in range(first, last) for day in public_holidays(country, year)}:
-            whose.setdefault(day, []).append(country)
+            countries_by_day.setdefault(day, []).append(country)
     today = past.at(len(past.values)).date()
     launches = []
-    for each in known.launches:
-        at = datetime.combine(date.fromisoformat(each.day), time(), UTC)
-        if each.workload in ("", workload):
-            launches.append(Launch(at, each.factor, each.name))
-        elif workload is None and (share := _share(rows, each.workload, min(at.date(), today), value)) > 0:
-            launches.append(Launch(at, 1 + share * (each.factor - 1), each.name or each.workload))
-    named = frozenset((day, " ".join(countries)) for day, countries in whose.items())
-    return replace(past, holidays=frozenset({*whose, *known.holidays}), whose=named, launches=tuple(launches))
+    for launch in known.launches:
+        at = datetime.combine(date.fromisoformat(launch.day), time(), UTC)
+        if launch.workload in ("", workload):
+            launches.append(Launch(at, launch.factor, launch.name))
+        elif workload is None and (share := _share(rows, launch.workload, min(at.date(), today), value)) > 0:
+            launches.append(Launch(at, 1 + share * (launch.factor - 1), launch.name or launch.workload))
+    holidays_named = frozenset((day, " ".join(countries)) for day, countries in countries_by_day.items())
+    return replace(
+        past, holidays=frozenset({*countries_by_day, *known.holidays}), whose=holidays_named, launches=tuple(launches)
+    )
 
 
 def known_days_json(known: KnownDays, workload: str | None) -> dict[str, Any]:
@@ -79,9 +81,14 @@ def known_days_json(known: KnownDays, workload: str | None) -> dict[str, Any]:
         "countries": list(known.countries),
         "holidays": list(known.holidays),
         "launches": [
-            {"workload": each.workload or None, "day": each.day, "factor": each.factor, "name": each.name or None}
-            for each in known.launches
-            if workload is None or each.workload in ("", workload)
+            {
+                "workload": launch.workload or None,
+                "day": launch.day,
+                "factor": launch.factor,
+                "name": launch.name or None,
+            }
+            for launch in known.launches
+            if workload is None or launch.workload in ("", workload)
         ],
     }
 
@@ -89,9 +96,9 @@ def known_days_json(known: KnownDays, workload: str | None) -> dict[str, Any]:
 def _share(rows: Sequence[Row], workload: str, before: date, value: Callable[[Row], float]) -> float:
     """The share of a workload in all rows of the days before `before`."""
     since = before - timedelta(days=SHARE_DAYS)
-    near = [row for row in rows if since <= row["day"] < before]
-    whole = sum(map(value, near))
-    return sum(value(row) for row in near if row["workload"] == workload) / whole if whole else 0.0
+    recent = [row for row in rows if since <= row["day"] < before]
+    total = sum(map(value, recent))
+    return sum(value(row) for row in recent if row["workload"] == workload) / total if total else 0.0
 
 
 @lru_cache(maxsize=512)

@@ -62,45 +62,45 @@ _WORKFLOW_CACHE: Final[dict[str, dict[str, str]]] = {}
 
 
 def declared_costs(blueprint: Blueprint) -> DeclaredCosts:
-    places = blueprint.deployments
+    deployments = blueprint.deployments
     return DeclaredCosts(
         blueprint.number,
         tuple(blueprint.allocations),
         blueprint.currencies,
         {workload.name: workload.team or "" for workload in blueprint.workloads},
-        {place.name: place.site for place in places},
-        {place.name: place.kind for place in places},
-        {place.name: place.rates.source for place in places},
+        {deployment.name: deployment.site for deployment in deployments},
+        {deployment.name: deployment.kind for deployment in deployments},
+        {deployment.name: deployment.rates.source for deployment in deployments},
         {w.name: w.cache.semantic.hour for w in blueprint.workloads if w.cache and w.cache.semantic},
         blueprint.cost_centers,
         {workload: flow.name for flow in blueprint.workflows for workload in flow.workloads},
-        {place.name: place.rates for place in places},
-        {place.name: place.context_tokens for place in places},
+        {deployment.name: deployment.rates for deployment in deployments},
+        {deployment.name: deployment.context_tokens for deployment in deployments},
     )
 
 
 def costs_by_blueprint(conn: Connection[Any], numbers: Iterable[int]) -> dict[int, DeclaredCosts]:
     """The declarations of the blueprints that exist among `numbers`, each decoded once."""
     digests = store.blueprint_digests(conn, sorted(set(numbers)))
-    found = {number: _CACHE[digest] for number, digest in digests.items() if digest in _CACHE}
-    if missing := [number for number in digests if number not in found]:
+    by_number = {number: _CACHE[digest] for number, digest in digests.items() if digest in _CACHE}
+    if missing := [number for number in digests if number not in by_number]:
         if len(_CACHE) + len(missing) > _MAX_CACHED:
             _CACHE.clear()
         for digest, body in store.blueprint_bodies(conn, missing):
-            made = declared_costs(artifact.decode(bytes(body)))
-            found[made.number] = _CACHE[digest] = made
-    return found
+            costs = declared_costs(artifact.decode(bytes(body)))
+            by_number[costs.number] = _CACHE[digest] = costs
+    return by_number
 
 
 def workflows_by_blueprint(conn: Connection[Any], numbers: Iterable[int]) -> dict[int, dict[str, str]]:
     """Number of a blueprint -> workload -> its workflow; 0 is the newest. Blueprints from before workflows were part of
     them are answered from their declared files, as far as these can still be read."""
     newest = store.current_number(conn)
-    asked = {number: number or newest or 0 for number in numbers}
-    declared = costs_by_blueprint(conn, asked.values())
-    before = [number for number, each in declared.items() if not each.workflows]
-    found = {number: each.workflows for number, each in declared.items()} | _workflows_from_files(conn, before)
-    return {number: found.get(of, {}) for number, of in asked.items()}
+    numbers_by_alias = {number: number or newest or 0 for number in numbers}
+    declared = costs_by_blueprint(conn, numbers_by_alias.values())
+    before = [number for number, costs in declared.items() if not costs.workflows]
+    workflows = {number: costs.workflows for number, costs in declared.items()} | _workflows_from_files(conn, before)
+    return {number: workflows.get(of, {}) for number, of in numbers_by_alias.items()}
 
 
 def _workflows_from_files(conn: Connection[Any], numbers: list[int]) -> dict[int, dict[str, str]]:
@@ -123,25 +123,25 @@ def _declared_workflows(files: dict[str, str]) -> dict[str, str]:
 
 def costs_in_force(conn: Connection[Any], first: date, last: date) -> dict[date, DeclaredCosts]:
     """Day -> the declarations in force on it; empty without a blueprint."""
-    known = store.blueprint_days(conn)
-    if not known:
+    blueprint_days = store.blueprint_days(conn)
+    if not blueprint_days:
         return {}
-    begun = [row["day"] for row in known]
+    begun = [row["day"] for row in blueprint_days]
     days = [first + timedelta(days=n) for n in range((last - first).days + 1)]
-    numbers = {day: known[max(0, bisect_right(begun, day) - 1)]["number"] for day in days}
+    numbers = {day: blueprint_days[max(0, bisect_right(begun, day) - 1)]["number"] for day in days}
     declared = costs_by_blueprint(conn, numbers.values())
-    found = {day: declared[number] for day, number in numbers.items()}
+    in_force = {day: declared[number] for day, number in numbers.items()}
     if first >= begun[0]:
-        return found
+        return in_force
     since = _first_day(conn, begun[0])
-    return {day: each if day >= since else _only_dated(each) for day, each in found.items()}
+    return {day: costs if day >= since else _only_dated(costs) for day, costs in in_force.items()}
 
 
 def _first_day(conn: Connection[Any], genesis: date) -> date:
     """The day of the first blueprint, or of the first call, if that is earlier."""
     until = datetime.combine(genesis, time(), UTC)
-    wanted = {"since": None, "until": until, "workload": None, "status": None, "deployment": None, "demo": None}
-    return min((row["day"] for row in rollup_store.calls_by(conn, ["day"], wanted)), default=genesis)
+    query = {"since": None, "until": until, "workload": None, "status": None, "deployment": None, "demo": None}
+    return min((row["day"] for row in rollup_store.calls_by(conn, ["day"], query)), default=genesis)
 
 
 def _only_dated(declared: DeclaredCosts) -> DeclaredCosts:
@@ -151,12 +151,12 @@ def _only_dated(declared: DeclaredCosts) -> DeclaredCosts:
 
 def hourly_review_cost(declared: DeclaredCosts, day: date, workload: str) -> int | None:
     """Picodollars of an hour of review of a workload: the sum of the rules that cover the workload, else its team, else
-    the company. None where no allocation has one. Raises `Invalid` without a rate of the currency."""
+    the company. None if no allocation has one. Raises `Invalid` without a rate of the currency."""
     rules = [r for r in declared.allocations if r.per == REVIEW_HOUR and r.rate is not None and is_in_force(r, day)]
     team = declared.teams.get(workload, "")
     for covers in (f"workload/{workload}", f"team/{team}", "company"):
-        if mine := [rule for rule in rules if rule.covers == covers]:
-            return sum(_usd(rule, declared, day) for rule in mine)
+        if covering := [rule for rule in rules if rule.covers == covers]:
+            return sum(_usd(rule, declared, day) for rule in covering)
     return None
 
 

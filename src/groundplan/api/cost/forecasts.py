@@ -71,12 +71,12 @@ def adoption_curve(conn: Connection[Any], today: date, workload: str | None) -> 
     monday = datetime(today.year, today.month, today.day, tzinfo=UTC) - timedelta(days=today.weekday())
     since = monday - ADOPTION_WEEKS * timedelta(days=7)
     weeks = daily_attribution_store.people_weeks(conn, since, monday, workload)
-    return adoption([weeks.get(since + place * timedelta(days=7), 0) for place in range(ADOPTION_WEEKS)])
+    return adoption([weeks.get(since + week * timedelta(days=7), 0) for week in range(ADOPTION_WEEKS)])
 
 
 def _series(rows: Mapping[date, dict[str, Any]], what: str, today: date) -> Series:
     first = min(rows, default=today)
-    values = [_measure(rows.get(first + timedelta(days=place)), what) for place in range((today - first).days)]
+    values = [_measure(rows.get(first + timedelta(days=offset)), what) for offset in range((today - first).days)]
     return Series(datetime(first.year, first.month, first.day, tzinfo=UTC), DAY, tuple(values))
 
 
@@ -103,50 +103,53 @@ class RowsByCover:
 
 def _by_day(rows: Sequence[dict[str, Any]]) -> dict[date, dict[str, Any]]:
     """Rows summed by day: day -> `{"cost_usd"}`."""
-    found: dict[date, dict[str, Any]] = {}
+    by_day: dict[date, dict[str, Any]] = {}
     for row in rows:
-        found.setdefault(row["day"], {"cost_usd": Decimal(0)})["cost_usd"] += row["cost_usd"]
-    return found
+        by_day.setdefault(row["day"], {"cost_usd": Decimal(0)})["cost_usd"] += row["cost_usd"]
+    return by_day
 
 
-def forecast_json(made: Forecast, what: str, past: Series) -> dict[str, Any]:
+def forecast_json(forecast: Forecast, what: str, past: Series) -> dict[str, Any]:
     """A forecast as JSON: steps and totals. Money is USD with 12 decimals, everything else a number."""
-    shown = (lambda value: format_usd(round(value * PICO))) if what == "cost" else (lambda value: round(value, 1))
+    format_value = (
+        (lambda value: format_usd(round(value * PICO))) if what == "cost" else (lambda value: round(value, 1))
+    )
     return {
         "what": what,
-        "from": made.start.date().isoformat(),
+        "from": forecast.start.date().isoformat(),
         "days": [
-            {"day": (made.start + place * DAY).date().isoformat(), "middle": shown(middle), "low": shown(low),
-             "high": shown(high)}
-            for place, (middle, low, high) in enumerate(zip(made.middle, made.low, made.high, strict=True))
+            {"day": (forecast.start + step * DAY).date().isoformat(), "middle": format_value(middle),
+             "low": format_value(low), "high": format_value(high)}
+            for step, (middle, low, high) in enumerate(zip(forecast.middle, forecast.low, forecast.high, strict=True))
         ],
         "past": [
-            {"day": past.at(place).date().isoformat(), "value": shown(value)}
-            for place, value in enumerate(past.values)
+            {"day": past.at(step).date().isoformat(), "value": format_value(value)}
+            for step, value in enumerate(past.values)
         ][-90:],
-        "total": shown(made.total), "total_low": shown(made.total_low), "total_high": shown(made.total_high),
-        "method": made.method, "mase": made.error, "interval": 0.8, "notes": list(made.notes),
+        "total": format_value(forecast.total), "total_low": format_value(forecast.total_low),
+        "total_high": format_value(forecast.total_high),
+        "method": forecast.method, "mase": forecast.error, "interval": 0.8, "notes": list(forecast.notes),
     }  # fmt: skip
 
 
 def runways(conn: Connection[Any], now: datetime, workload: str | None = None) -> dict[str, Any]:
     """`budgets`: each in its current period with the day on which it runs out at this rate, or None. Budgets without a
-    whole day of history and former periods of changed budgets are left out. Of many only those nearest to their limits;
-    `more` counts the others."""
+    whole day of history, and former periods of changed budgets, are omitted. Of many budgets only those nearest to
+    their limits are included; `more` counts the others."""
     blueprint = current_blueprint(conn)
-    declared = {(each.name, key_at(each.period, each.starts, each.timezone, now)): each for each in blueprint.budgets}
+    declared = {(item.name, key_at(item.period, item.starts, item.timezone, now)): item for item in blueprint.budgets}
     known = cost_calendar.declared_days(blueprint.calendar)
     covered, keys = [], []
     for row in current_budget_use(conn, blueprint, now):
-        covers = "" if (mine := declared.get((row["budget"], row["period"]))) is None else mine.covers
+        covers = "" if (budget := declared.get((row["budget"], row["period"]))) is None else budget.covers
         if covers.partition("/")[0] in ("company", "team", "workload"):
             covered.append((row, covers))
         elif key := key_runways.key_of_budget(row["budget"], covers):
             keys.append((row, key))
-    found, more = key_runways.key_runways(conn, now, known, keys, workload)
-    asked = [each for each in covered if workload is None or each[1].partition("/")[2] == workload]
-    lasting, further = _budget_runways(conn, now, known, asked)
-    return {"budgets": [*lasting, *found], "more": more + further}
+    key_rows, more = key_runways.key_runways(conn, now, known, keys, workload)
+    selected = [item for item in covered if workload is None or item[1].partition("/")[2] == workload]
+    lasting, further = _budget_runways(conn, now, known, selected)
+    return {"budgets": [*lasting, *key_rows], "more": more + further}
 
 
 def _budget_runways(
@@ -157,20 +160,20 @@ def _budget_runways(
     days = RowsByCover(rollup_store.calls_by(conn, by, _history_query(now.date(), None)))
     begun = RowsByCover(rollup_store.calls_by(conn, by, _query(now.date(), now.date(), None)))
     rows, hours = _recent_costs(conn, now)
-    lately = RowsByCover(rows)
-    told = [each for each in charged if days.first(each[1]) < now.date()]
-    near = nearest_to_limit(told, days, now, MAX_BUDGETS)
-    found = []
-    for row, covers in near:
+    by_cover = RowsByCover(rows)
+    with_history = [item for item in charged if days.first(item[1]) < now.date()]
+    nearest = nearest_to_limit(with_history, days, now, MAX_BUDGETS)
+    results = []
+    for row, covers in nearest:
         kind, _, name = covers.partition("/")
         past = _series(_by_day(days.of(covers)), "cost", now.date())
         past = cost_calendar.with_known_days(past, known, days.of(covers), name if kind == "workload" else None, _cost)
         today = begun.cost(covers)
-        rate = round(lately.cost(covers) / hours)
-        found.append(
+        rate = round(by_cover.cost(covers) / hours)
+        results.append(
             {"budget": row["budget"], "title": row["budget"], **runway_json(row, covers, past, today, rate, now)}
         )
-    return found, len(told) - len(near)
+    return results, len(with_history) - len(nearest)
 
 
 def nearest_to_limit(
@@ -179,25 +182,25 @@ def nearest_to_limit(
     """The `most` budgets that are nearest to their limits, in their given order. Each has a day of history."""
     if len(charged) <= most:
         return charged
-    rough = [_projected_share(each, days, now) for each in charged]
-    near = sorted(range(len(charged)), key=lambda place: -rough[place])[:most]
-    return [charged[place] for place in sorted(near)]
+    shares = [_projected_share(item, days, now) for item in charged]
+    nearest = sorted(range(len(charged)), key=lambda index: -shares[index])[:most]
+    return [charged[index] for index in sorted(nearest)]
 
 
 def _projected_share(charged: tuple[dict[str, Any], str], days: RowsByCover, now: datetime) -> float:
     """The share of the limit spent by the end of the period, at the rate of the last days."""
     use, covers = charged
     since = max(days.first(covers), now.date() - timedelta(days=RECENT_DAYS))
-    lately = sum(row["cost_usd"] for row in days.of(covers) if row["day"] >= since)
-    ahead = float(lately) / (now.date() - since).days * days_until(ends(use["period"]), now)
-    return float((float(use["spent_usd"]) + ahead) / max(float(use["limit_usd"]), 1e-12))
+    recent_cost = sum(row["cost_usd"] for row in days.of(covers) if row["day"] >= since)
+    expected_cost = float(recent_cost) / (now.date() - since).days * days_until(ends(use["period"]), now)
+    return float((float(use["spent_usd"]) + expected_cost) / max(float(use["limit_usd"]), 1e-12))
 
 
 def _recent_costs(conn: Connection[Any], now: datetime) -> tuple[list[dict[str, Any]], float]:
     """(costs of this hour and the one before by workload and team, number of hours that is)"""
     since = now.replace(minute=0, second=0, microsecond=0) - timedelta(hours=1)
-    wanted = {**_query(now.date(), now.date(), None), "since": since, "until": now}
-    return rollup_store.calls_by(conn, ["hour", "workload", "team"], wanted), (now - since) / timedelta(hours=1)
+    query = {**_query(now.date(), now.date(), None), "since": since, "until": now}
+    return rollup_store.calls_by(conn, ["hour", "workload", "team"], query), (now - since) / timedelta(hours=1)
 
 
 def _cost(row: dict[str, Any]) -> float:

@@ -35,19 +35,19 @@ def key_runways(
 ) -> tuple[list[dict[str, Any]], int]:  # fmt: skip
     """(runways of the budgets nearest to their limits, number of further budgets with a whole day of history)"""
     midnight = now.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
-    since, lately = (midnight - timedelta(days=days) for days in (HISTORY_DAYS, RECENT_DAYS))
+    since, recent = (midnight - timedelta(days=days) for days in (HISTORY_DAYS, RECENT_DAYS))
     keys = sorted({key for _, key in charged})
     called = (
-        {row["key"]: row for row in daily_attribution_store.recent_key_costs(conn, keys, now, since, lately, midnight)}
+        {row["key"]: row for row in daily_attribution_store.recent_key_costs(conn, keys, now, since, recent, midnight)}
         if keys
         else {}
     )
     rows = [{**called[key], "use": use} for use, key in charged if key in called]
     rows = [row for row in rows if workload in (None, row["workload"])]
     rows.sort(key=lambda row: (-_projected_share(row, midnight, now), row["use"]["budget"], row["use"]["period"]))
-    near = rows[:MAX_KEYS]
-    costs = daily_attribution_store.key_costs(conn, sorted({row["key"] for row in near}), since) if near else {}
-    return [_runway_json(row, costs[row["key"]], midnight, now, known) for row in near], len(rows) - len(near)
+    nearest = rows[:MAX_KEYS]
+    costs = daily_attribution_store.key_costs(conn, sorted({row["key"] for row in nearest}), since) if nearest else {}
+    return [_runway_json(row, costs[row["key"]], midnight, now, known) for row in nearest], len(rows) - len(nearest)
 
 
 def key_of_budget(budget: str, covers: str) -> str:
@@ -61,8 +61,8 @@ def key_of_budget(budget: str, covers: str) -> str:
 def _projected_share(row: Mapping[str, Any], midnight: datetime, now: datetime) -> float:
     """The share of the limit spent by the end of the period, at the rate of the last days."""
     use, age = row["use"], min(RECENT_DAYS, (midnight.date() - row["first"]).days)
-    ahead = float(row["lately_usd"]) / age * days_until(ends(use["period"]), now)
-    return float((float(use["spent_usd"]) + ahead) / max(float(use["limit_usd"]), 1e-12))
+    expected_cost = float(row["lately_usd"]) / age * days_until(ends(use["period"]), now)
+    return float((float(use["spent_usd"]) + expected_cost) / max(float(use["limit_usd"]), 1e-12))
 
 
 def _runway_json(
@@ -81,6 +81,6 @@ def _runway_json(
     spent = from_decimal(costs.get(today, Decimal(0)))
     rate = round(spent / max(1.0, (now - midnight) / timedelta(hours=1)))
     use, name = row["use"], f"key {row['name']}..."
-    told = runway_json(use, f"key/{row['key']}", past, spent, rate, now)
+    value = runway_json(use, f"key/{row['key']}", past, spent, rate, now)
     title = name if use["budget"].startswith("key/") else f"{use['budget']} of {name}"
-    return {"budget": use["budget"], "title": title, **told}
+    return {"budget": use["budget"], "title": title, **value}

@@ -40,29 +40,29 @@ def find_levers(
     conn: Connection[Any], now: datetime, days: int, workload: str | None = None
 ) -> tuple[list[Opportunity], Decimal]:
     """(levers, what they would save together) of the last `days`, the current hour included, of all workloads or one;
-    only hourly sums are read. Allocated costs are those of as many whole days: what stands idle today is not known yet.
-    Raises `NotFound` for a workload that is not served and had no calls."""
+    only hourly sums are read. Allocated costs are those of as many whole days, since idle capacity of today is not
+    known yet. Raises `NotFound` for a workload that is not served and had no calls."""
     blueprint = current_blueprint(conn)
     since = now.replace(minute=0, second=0, microsecond=0) - timedelta(days=days)
-    hours = any(place.rates.windows for place in blueprint.deployments)
+    hours = any(deployment.rates.windows for deployment in blueprint.deployments)
     spent = [Spent(**row) for row in opportunity_store.spend(conn, since, workload, hours=hours)]
     if workload and not spent:
         require_workload(blueprint, workload)
-    places = {place.name: place for place in blueprint.deployments}
+    deployments = {deployment.name: deployment for deployment in blueprint.deployments}
     span = Days(now.date() - days * _DAY, now.date() - _DAY)
     lines = cost_book.cost_lines(conn, span, now.date())
-    looked = _read_observations(conn, blueprint, since, now, days)
-    ranked = rank_levers(spent, blueprint.workloads, places, looked, lines, workload)
-    return ranked, combined_savings(ranked, monthly_costs(spent, looked))
+    observations = _read_observations(conn, blueprint, since, now, days)
+    ranked = rank_levers(spent, blueprint.workloads, deployments, observations, lines, workload)
+    return ranked, combined_savings(ranked, monthly_costs(spent, observations))
 
 
 def _read_observations(
     conn: Connection[Any], blueprint: Blueprint, since: datetime, now: datetime, days: int
 ) -> Observations:
     names = [workload.name for workload in blueprint.workloads]
-    given = [workload.name for workload in blueprint.workloads if workload.grounding is not None]
-    grounded = opportunity_store.grounded(conn, since, given)
-    lately = now - timedelta(days=replay_store.DAYS)
+    grounded_names = [workload.name for workload in blueprint.workloads if workload.grounding is not None]
+    grounded = opportunity_store.grounded(conn, since, grounded_names)
+    replays_since = now - timedelta(days=replay_store.DAYS)
     return Observations(
         days,
         seen=_days_observed(conn, since, now),
@@ -73,7 +73,7 @@ def _read_observations(
             for row in grounded
         ],
         sampled={row["workload"]: row["looked"] for row in grounded},
-        alike=[_alike(row, blueprint) for row in opportunity_store.shared_requests(conn, since)],
+        alike=[_shared_requests(row, blueprint) for row in opportunity_store.shared_requests(conn, since)],
         hours=[ActiveHours(**row) for row in opportunity_store.active(conn, since, int(MAX_ACTIVE_SHARE * 24 * days))],
         retried=[RetryOutcomes(**row) for row in opportunity_store.retried(conn, since)],
         lost=[FailedRetries(**row) for row in opportunity_store.lost(conn, since)],
@@ -82,11 +82,11 @@ def _read_observations(
             for row in opportunity_store.content(conn, since)
         ],
         shown=trial_evidence(
-            replay_store.newest_proven(conn, lately), experiment_store.recent(conn, lately), lately
+            replay_store.newest_proven(conn, replays_since), experiment_store.recent(conn, replays_since), replays_since
         ),
         runs={
-            each.workload: each.standing
-            for each in experiment_store.open_experiments(conn) if each.state == "running"
+            experiment.workload: experiment.standing
+            for experiment in experiment_store.open_experiments(conn) if experiment.state == "running"
         },
     )  # fmt: skip
 
@@ -96,10 +96,10 @@ def _days_observed(conn: Connection[Any], since: datetime, now: datetime) -> dic
     return {name: (now - datetime.combine(day, time(), UTC)) / _DAY for name, day in begun.items()}
 
 
-def _alike(row: dict[str, Any], blueprint: Blueprint) -> SharedRequests:
+def _shared_requests(row: dict[str, Any], blueprint: Blueprint) -> SharedRequests:
     """A group of similar workloads, with their present teams and business owners."""
     declared = {workload.name: workload for workload in blueprint.workloads}
-    mine = [declared[name] for name in row.pop("workloads") if name in declared]
-    owners = dict.fromkeys(owner for workload in mine for owner in workload.owners.get("business", []))
-    teams = sorted({workload.team for workload in mine if workload.team})
-    return SharedRequests(tuple(workload.name for workload in mine), tuple(teams), tuple(owners), **row)
+    workloads = [declared[name] for name in row.pop("workloads") if name in declared]
+    owners = dict.fromkeys(owner for workload in workloads for owner in workload.owners.get("business", []))
+    teams = sorted({workload.team for workload in workloads if workload.team})
+    return SharedRequests(tuple(workload.name for workload in workloads), tuple(teams), tuple(owners), **row)

@@ -1,9 +1,9 @@
-"""Cost of accepted outcomes, by workload and by workflow: reads reported outcomes and the book, and asks economics.
+"""Cost of accepted outcomes, by workload and by workflow: reads reported outcomes and the book, and calls economics.
 Decides nothing.
 
-A workflow costs what all its workloads carry, also those without reported outcomes. A ticket that several of them
+A workflow costs what all its workloads carry, including those without reported outcomes. A ticket that several of them
 worked on is one outcome, with its value counted once. A workload belongs to the workflow that it had when it last cost
-something in the period, as in the book; baselines are the present ones, where the workflow is still declared.
+something in the period, as in the book; baselines are the present ones, if the workflow is still declared.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ from groundplan.ledger import rollup_store, ticket_store
 
 @dataclass(frozen=True, slots=True)
 class _OutcomeData:
-    """What the outcomes of a period are computed from. `cost`: workload -> picodollars that it carries; `calls`:
-    workload -> answered calls of its callers."""
+    """The input for the outcomes of a period. `cost`: workload -> picodollars that it carries; `calls`: workload ->
+    answered calls of its callers."""
 
     reported: Mapping[str, Outcomes]
     cost: Mapping[str, int]
@@ -58,15 +58,15 @@ def outcomes_json(conn: Connection[Any], days: Days, today: date) -> dict[str, l
             flows[flow.name] = sorted(workload for workload, own in data.workflow_of.items() if own == flow.name)
     return {
         "outcomes": [_workload_json(data, name) for name in data.reported],
-        "workflows": [_workflow_json(conn, days, data, name, mine) for name, mine in sorted(flows.items())],
+        "workflows": [_workflow_json(conn, days, data, name, workloads) for name, workloads in sorted(flows.items())],
     }
 
 
 def _read_data(conn: Connection[Any], days: Days, today: date) -> _OutcomeData:
-    wanted = {**cost_use.all_calls_of(days.first, days.last), "status": "ok"}
-    answered = rollup_store.calls_by(conn, ["workload"], wanted)
+    query = {**cost_use.all_calls_of(days.first, days.last), "status": "ok"}
+    answered = rollup_store.calls_by(conn, ["workload"], query)
     own: dict[str, int] = {}
-    for (workload, purpose), count in rollup_store.answers_by(conn, ["workload", "purpose"], wanted).items():
+    for (workload, purpose), count in rollup_store.answers_by(conn, ["workload", "purpose"], query).items():
         own[workload] = own.get(workload, 0) + (count if purpose else 0)
     cost: dict[str, int] = {}
     lines = cost_book.cost_lines(conn, days, today)
@@ -95,10 +95,10 @@ def _workflows(
     """(workload -> its workflow, workflows by name)."""
     now = workspace_at(conn, current)
     of = {name: doc.workflow for name, doc in now.workloads.items() if doc.workflow}
-    flows, known = dict(now.workflows), cost_book.workflows_of_lines(conn, lines)
+    flows, of_lines = dict(now.workflows), cost_book.workflows_of_lines(conn, lines)
     for line in sorted(lines, key=lambda line: max(line.blueprints, default=0)):
         number = max(line.blueprints, default=0)
-        if (own := known.get(number, {}).get(line.workload)) and number:
+        if (own := of_lines.get(number, {}).get(line.workload)) and number:
             of[line.workload] = own
             if own not in flows and (then := workspace_at(conn, number).workflows.get(own)) is not None:
                 flows[own] = then
@@ -108,10 +108,11 @@ def _workflows(
 def _workload_json(data: _OutcomeData, name: str) -> dict[str, Any]:
     flow, outcomes = data.workflow(name), data.reported[name]
     cost, calls = data.cost.get(name, 0), max(data.calls.get(name, 0), outcomes.reported)
-    wanted = data.may_cost.get(name)
-    kept = None if wanted is None or not outcomes.accepted else cost <= wanted * outcomes.accepted
+    may_cost = data.may_cost.get(name)
+    is_within = None if may_cost is None or not outcomes.accepted else cost <= may_cost * outcomes.accepted
     return {
-        "workload": name, "workflow": flow.name if flow else None, "may_cost_usd": optional_usd(wanted), "kept": kept,
+        "workload": name, "workflow": flow.name if flow else None, "may_cost_usd": optional_usd(may_cost),
+        "kept": is_within,
         **_value_json(data, flow, name, cost, calls, outcomes),
     }  # fmt: skip
 
@@ -119,19 +120,19 @@ def _workload_json(data: _OutcomeData, name: str) -> dict[str, Any]:
 def _workflow_json(
     conn: Connection[Any], days: Days, data: _OutcomeData, name: str, workloads: Sequence[str]
 ) -> dict[str, Any]:  # fmt: skip
-    every = [data.reported[each] for each in workloads if each in data.reported]
-    again = (
+    reported = [data.reported[workload] for workload in workloads if workload in data.reported]
+    duplicates = (
         ticket_store.duplicate_reports(conn, days.since, days.until, workloads)
-        if len(every) > 1
+        if len(reported) > 1
         else ticket_store.DuplicateReports()
     )
     outcomes = Outcomes(
-        sum(each.reported for each in every) - again.reported,
-        max(*(each.accepted for each in every), sum(each.accepted for each in every) - again.accepted),
-        sum(each.value for each in every) - from_decimal(again.value_usd),
+        sum(item.reported for item in reported) - duplicates.reported,
+        max(*(item.accepted for item in reported), sum(item.accepted for item in reported) - duplicates.accepted),
+        sum(item.value for item in reported) - from_decimal(duplicates.value_usd),
     )
-    lead = next(each for each in workloads if each in data.reported)
-    cost, calls = (sum(by.get(each, 0) for each in workloads) for by in (data.cost, data.calls))
+    lead = next(workload for workload in workloads if workload in data.reported)
+    cost, calls = (sum(by.get(workload, 0) for workload in workloads) for by in (data.cost, data.calls))
     return {
         "workflow": name, "workloads": list(workloads),
         **_value_json(data, data.workflows[name], lead, cost, max(calls, outcomes.reported), outcomes),
@@ -145,15 +146,15 @@ def _value_json(
     case, rule = None, ""
     if flow is not None and (before := flow.baseline) is not None:
         wage = cost_rules.hourly_review_cost(data.declared, data.day, workload)
-        said = before.cost_per_case, before.minutes_per_case, wage
-        case = baseline_cost(*said)
-        rule = baseline_rule(*said, before.measured.isoformat() if before.measured else "")
-    made = outcome_value(cost, outcomes, case)
-    known = flow is not None and case is not None
+        baseline = before.cost_per_case, before.minutes_per_case, wage
+        case = baseline_cost(*baseline)
+        rule = baseline_rule(*baseline, before.measured.isoformat() if before.measured else "")
+    value = outcome_value(cost, outcomes, case)
+    has_case = flow is not None and case is not None
     return {
         "calls": calls, "reported": outcomes.reported, "accepted": outcomes.accepted, "cost_usd": format_usd(cost),
-        "value_usd": format_usd(outcomes.value), "cost_per_accepted_usd": optional_usd(made.cost_per_accepted),
-        "baseline_usd": optional_usd(made.baseline), "baseline_basis": "estimated" if known else None,
-        "baseline_rule": f"{rule} (workflow {flow.name})" if flow is not None and known else None,
-        "saved_usd": optional_usd(made.saved), "returned": made.returned,
+        "value_usd": format_usd(outcomes.value), "cost_per_accepted_usd": optional_usd(value.cost_per_accepted),
+        "baseline_usd": optional_usd(value.baseline), "baseline_basis": "estimated" if has_case else None,
+        "baseline_rule": f"{rule} (workflow {flow.name})" if flow is not None and has_case else None,
+        "saved_usd": optional_usd(value.saved), "returned": value.returned,
     }  # fmt: skip

@@ -25,21 +25,26 @@ _Counts = dict[int | None, dict[str, int]]
 
 def own_hardware_json(conn: Connection[Any], blueprint: Blueprint, days: Days) -> list[dict[str, Any]]:
     """The break-even of each deployment with a declared capacity, by the rules in force on each day."""
-    hours = ["hour"] if any(place.rates.windows for place in blueprint.deployments) else []
+    hours = ["hour"] if any(deployment.rates.windows for deployment in blueprint.deployments) else []
     counts, users = _tokens_and_users(conn, days, hours)
     _add_requests(conn, days, hours, counts)
     in_force = cost_rules.costs_in_force(conn, days.first, days.last)
     covered = {rule.covers for declared in in_force.values() for rule in declared.allocations if rule.capacity}
-    found = []
+    rows = []
     for covers in sorted(covered):
         name = covers.partition("/")[2]
-        mine = counts.get(name, {})
+        tokens_by_hour = counts.get(name, {})
         cost = sum(_cost(declared, covers, day) for day, declared in in_force.items())
         possible = sum(capacity_of(declared.allocations, covers, day) for day, declared in in_force.items())
-        made = sum(count for each in mine.values() for part, count in each.items() if part != "requests")
-        elsewhere = _costs_elsewhere(blueprint, name, users.get(name, set()), mine)
-        found.append(_json(break_even(OwnCapacity(name, cost, possible, made), elsewhere)))
-    return found
+        token_count = sum(
+            count
+            for counts_of_hour in tokens_by_hour.values()
+            for part, count in counts_of_hour.items()
+            if part != "requests"
+        )
+        elsewhere = _costs_elsewhere(blueprint, name, users.get(name, set()), tokens_by_hour)
+        rows.append(_json(break_even(OwnCapacity(name, cost, possible, token_count), elsewhere)))
+    return rows
 
 
 def _cost(declared: DeclaredCosts, covers: str, day: date) -> int:
@@ -54,11 +59,13 @@ def _tokens_and_users(
     """(deployment -> hour of the day -> class -> tokens of attempts, deployment -> workloads that used it)"""
     counts: dict[str, _Counts] = {}
     users: dict[str, set[str]] = {}
-    wanted = cost_use.all_calls_of(days.first, days.last)
-    for row in rollup_store.parts_by(conn, ["deployment", "workload", "part", *hours], wanted):
+    query = cost_use.all_calls_of(days.first, days.last)
+    for row in rollup_store.parts_by(conn, ["deployment", "workload", "part", *hours], query):
         if row["part"] not in cost_use.NOT_TOKENS and row["count"]:
-            mine = counts.setdefault(row["deployment"], {}).setdefault(rollup_store.hour_of_day(row.get("hour")), {})
-            mine[row["part"]] = mine.get(row["part"], 0) + int(row["count"])
+            hour_counts = counts.setdefault(row["deployment"], {}).setdefault(
+                rollup_store.hour_of_day(row.get("hour")), {}
+            )
+            hour_counts[row["part"]] = hour_counts.get(row["part"], 0) + int(row["count"])
             users.setdefault(row["deployment"], set()).add(row["workload"])
     return counts, users
 
@@ -68,24 +75,27 @@ def _add_requests(conn: Connection[Any], days: Days, hours: list[str], counts: M
     answers = rollup_store.answers_by(conn, ["deployment", *hours], cost_use.all_calls_of(days.first, days.last))
     for (name, *at), count in answers.items():
         if name in counts:
-            mine = counts[name].setdefault(rollup_store.hour_of_day(*at), {})
-            mine["requests"] = mine.get("requests", 0) + count
+            hour_counts = counts[name].setdefault(rollup_store.hour_of_day(*at), {})
+            hour_counts["requests"] = hour_counts.get("requests", 0) + count
 
 
 def _costs_elsewhere(blueprint: Blueprint, own: str, users: set[str], counts: _Counts) -> dict[str, int]:
     """Deployment -> picodollars of the same calls there, for each deployment of the same type that all these workloads
     may use."""
-    kind = next((place.kind for place in blueprint.deployments if place.name == own), "chat")
+    kind = next((deployment.kind for deployment in blueprint.deployments if deployment.name == own), "chat")
     allowed = [set(w.all_deployments) for w in blueprint.workloads if w.name in users]
     names = set.intersection(*allowed) - {own} if allowed else set()
-    places = (place for place in blueprint.deployments if place.name in names and place.kind == kind)
-    return {place.name: cost_of_hourly_counts(counts, place.rates) for place in places}
+    alternatives = (
+        deployment for deployment in blueprint.deployments if deployment.name in names and deployment.kind == kind
+    )
+    return {deployment.name: cost_of_hourly_counts(counts, deployment.rates) for deployment in alternatives}
 
 
-def _json(found: BreakEven) -> dict[str, Any]:
+def _json(break_even: BreakEven) -> dict[str, Any]:
     return {
-        "deployment": found.deployment, "cost_usd": optional_usd(found.cost), "used": round(found.used, 6),
-        "each_usd": optional_usd(found.each), "other": found.other, "other_usd": optional_usd(found.other_cost),
-        "other_each_usd": optional_usd(found.other_each),
-        "needed": None if found.needed is None else round(found.needed, 6), "told": found.verdict,
+        "deployment": break_even.deployment, "cost_usd": optional_usd(break_even.cost),
+        "used": round(break_even.used, 6), "each_usd": optional_usd(break_even.each), "other": break_even.other,
+        "other_usd": optional_usd(break_even.other_cost),
+        "other_each_usd": optional_usd(break_even.other_each),
+        "needed": None if break_even.needed is None else round(break_even.needed, 6), "told": break_even.verdict,
     }  # fmt: skip

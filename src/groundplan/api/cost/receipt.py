@@ -31,18 +31,18 @@ _FROM_CACHE = ("exact", "semantic")
 
 
 def allocated_to_call(conn: Connection[Any], receipt: dict[str, Any], today: date) -> dict[str, Any]:
-    """`{"day", "known", "told", "cost_usd", "terms"}` of a receipt; `told` says why where it is not known yet. Takes a
-    receipt of `ledger.queries.receipt` before `explain_terms`, with the ledger's names of terms."""
+    """`{"day", "known", "told", "cost_usd", "terms"}` for a receipt; `told` says why the part is not known yet. Expects
+    a receipt of `ledger.queries.receipt` before `explain_terms`, with the ledger's names of terms."""
     day = datetime.fromisoformat(receipt["at"]).astimezone(UTC).date()
     if day >= today:
-        told = f"what is allocated beside it is known when {day} is over, UTC"
-        return {"day": day.isoformat(), "known": False, "told": told, "cost_usd": None, "terms": []}
+        reason = f"the costs allocated to it are known when {day} is over, UTC"
+        return {"day": day.isoformat(), "known": False, "told": reason, "cost_usd": None, "terms": []}
     in_force = cost_rules.costs_in_force(conn, day, day)
     days = cost_use.daily_usage(conn, in_force, day, day)
     lines = [line for line in allocate_days(days) if line.workload == receipt["workload"]]
-    use = next((use for each in days for use in each.uses if use.workload == receipt["workload"]), None)
-    rules = {rule.name: rule for each in days for rule in each.rules}
-    found = []
+    use = next((use for day_usage in days for use in day_usage.uses if use.workload == receipt["workload"]), None)
+    rules = {rule.name: rule for day_usage in days for rule in day_usage.rules}
+    parts = []
     for line in lines:
         if use is None or receipt["status"] == "refused":
             break
@@ -51,38 +51,42 @@ def allocated_to_call(conn: Connection[Any], receipt: dict[str, Any], today: dat
         if not is_call(receipt["endpoint"]) and not (by_uses and receipt["endpoint"] == cost_use.TOOLS):
             continue
         reviewed = rule is not None and rule.per == cost_rules.REVIEW_HOUR
-        mine, all_of, by = (
+        quantity, total_quantity, unit = (
             _share_of_review(conn, receipt, use, day, line) if reviewed else _share_of_use(receipt, use, rule)
         )
-        size = abs(line.amount) * mine // all_of
+        size = abs(line.amount) * quantity // total_quantity
         if amount := size if line.amount > 0 else -size:
-            found.append((amount, _term(line, amount, f"{mine} of {all_of} {by} of {line.workload} on {day}")))
-    found.sort(key=lambda part: (-part[0], part[1]["term"]))
-    total = sum(amount for amount, _ in found)
+            parts.append(
+                (amount, _term(line, amount, f"{quantity} of {total_quantity} {unit} of {line.workload} on {day}"))
+            )
+    parts.sort(key=lambda part: (-part[0], part[1]["term"]))
+    total = sum(amount for amount, _ in parts)
     return {
         "day": day.isoformat(), "known": True, "told": None, "cost_usd": format_usd(total),
-        "terms": [term for _, term in found],
+        "terms": [term for _, term in parts],
     }  # fmt: skip
 
 
 def explain_terms(conn: Connection[Any], receipt: dict[str, Any]) -> None:
     """Rename the terms of a receipt as in the book, and add their rules and the source of each attempt's price. Changes
     the receipt in place."""
-    places = deployments_at(conn, receipt["blueprint"])
+    deployments = deployments_at(conn, receipt["blueprint"])
     for attempt in receipt["attempts"]:
-        place = places.get(attempt["deployment"])
-        attempt["price_source"] = None if place is None else rates_at(place, attempt["at"]).source
+        deployment = deployments.get(attempt["deployment"])
+        attempt["price_source"] = None if deployment is None else rates_at(deployment, attempt["at"]).source
         for term in attempt["terms"]:
-            part, where = term["term"], attempt["deployment"]
-            term["rule"] = "the most it can have cost" if part == "bound" else f"{part} x price of {where}"
-            if place is not None:
-                term["term"] = cost_book.term_of(place.kind, part)
+            part, name = term["term"], attempt["deployment"]
+            term["rule"] = "the most it can have cost" if part == "bound" else f"{part} x price of {name}"
+            if deployment is not None:
+                term["term"] = cost_book.term_of(deployment.kind, part)
 
 
 def deployments_at(conn: Connection[Any], blueprint: int) -> dict[str, Deployment]:
-    """The deployments of a blueprint by name; empty where it does not exist."""
+    """The deployments of a blueprint by name; empty if it does not exist."""
     try:
-        return {place.name: place for place in served_blueprint.blueprint_at(conn, blueprint).deployments}
+        return {
+            deployment.name: deployment for deployment in served_blueprint.blueprint_at(conn, blueprint).deployments
+        }
     except NotFound:
         return {}
 
@@ -98,42 +102,50 @@ def rates_at(place: Deployment, at: str) -> Rates:
 def _share_of_use(receipt: dict[str, Any], use: Use, rule: Allocation | None) -> tuple[int, int, str]:
     """(quantity of the call, quantity of its workload that day, unit) by which a rule is divided; calls where the rule
     has no measure."""
-    mine, all_of, by = 1, use.calls, "calls"
+    quantity, total_quantity, unit = 1, use.calls, "calls"
     if rule is not None:
         kind, _, name = rule.covers.partition("/")
         if rule.per == ANSWER_GIGABYTES:
-            place = rule.covers if kind in ("deployment", "site") else "company"
-            there = place == "company" or receipt[kind] == name
-            mine, all_of, by = (
-                receipt["completion_tokens"] if there else 0,
-                use.answer_tokens.get(place, 0),
+            scope = rule.covers if kind in ("deployment", "site") else "company"
+            is_at_place = scope == "company" or receipt[kind] == name
+            quantity, total_quantity, unit = (
+                receipt["completion_tokens"] if is_at_place else 0,
+                use.answer_tokens.get(scope, 0),
                 "tokens of answers",
             )
         elif kind in ("deployment", "site") and rule.per == "1000 calls":
-            there = receipt[kind] == name and not (receipt["cache"] in _FROM_CACHE and receipt["status"] == "ok")
-            mine, all_of, by = int(there), use.calls_at.get(rule.covers, 0), f"calls at {name}"
+            is_at_place = receipt[kind] == name and not (receipt["cache"] in _FROM_CACHE and receipt["status"] == "ok")
+            quantity, total_quantity, unit = int(is_at_place), use.calls_at.get(rule.covers, 0), f"calls at {name}"
         elif kind in ("deployment", "site"):
-            whole = use.by_deployment if kind == "deployment" else use.by_site
-            mine, all_of, by = _tokens_at(receipt, kind, name), whole.get(name, 0), f"tokens at {name}"
+            tokens_by_name = use.by_deployment if kind == "deployment" else use.by_site
+            quantity, total_quantity, unit = (
+                _tokens_at(receipt, kind, name),
+                tokens_by_name.get(name, 0),
+                f"tokens at {name}",
+            )
         elif rule.per == cost_rules.TOOL_USES:
             uses = use.units.get(rule.per, Decimal(0)) * 1000
-            mine, all_of, by = int(receipt["endpoint"] == cost_use.TOOLS), int(uses), "uses of tools"
+            quantity, total_quantity, unit = int(receipt["endpoint"] == cost_use.TOOLS), int(uses), "uses of tools"
         elif rule.per == "1M tokens" or (rule.rate is None and rule.by == "tokens"):
-            mine, all_of, by = receipt["prompt_tokens"] + receipt["completion_tokens"], use.tokens, "tokens"
+            quantity, total_quantity, unit = (
+                receipt["prompt_tokens"] + receipt["completion_tokens"],
+                use.tokens,
+                "tokens",
+            )
         elif rule.rate is None and rule.by == "cost":
-            mine, all_of, by = from_decimal(Decimal(receipt["cost_usd"])), use.cost, "picodollars"
-    return (mine, all_of, by) if all_of else (1, max(1, use.calls), "calls")
+            quantity, total_quantity, unit = from_decimal(Decimal(receipt["cost_usd"])), use.cost, "picodollars"
+    return (quantity, total_quantity, unit) if total_quantity else (1, max(1, use.calls), "calls")
 
 
 def _share_of_review(
     conn: Connection[Any], receipt: dict[str, Any], use: Use, day: date, line: Line
 ) -> tuple[int, int, str]:
     """As `_share_of_use`, in hundredths of a minute: review time belongs to the answer that was reviewed."""
-    said = use.reported_units.get(cost_rules.REVIEW_HOUR, Decimal(0))
-    counted = use.units.get(cost_rules.REVIEW_HOUR, Decimal(0)) - said
+    reported = use.reported_units.get(cost_rules.REVIEW_HOUR, Decimal(0))
+    counted = use.units.get(cost_rules.REVIEW_HOUR, Decimal(0)) - reported
     minutes = cost_store.review_minutes_of_call(conn, UUID(receipt["id"]), day)
-    mine, hours = (minutes[1], said) if AS_REPORTED in line.rule else (minutes[0], counted)
-    return int(mine * 100), max(1, round(hours * 6000)), "hundredths of a minute of review"
+    minutes_of_call, hours = (minutes[1], reported) if AS_REPORTED in line.rule else (minutes[0], counted)
+    return int(minutes_of_call * 100), max(1, round(hours * 6000)), "hundredths of a minute of review"
 
 
 def _tokens_at(receipt: dict[str, Any], kind: str, name: str) -> int:

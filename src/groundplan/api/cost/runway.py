@@ -27,19 +27,19 @@ def runway_json(
     row: Mapping[str, Any], covers: str, past: Series, today: int, rate: int, now: datetime
 ) -> dict[str, Any]:
     """When a budget runs out in its current period. `row`: of `queries.budget_use`; `today`: picodollars spent today;
-    `rate`: picodollars per hour that today goes on with, where that exceeds the forecast."""
+    `rate`: picodollars per hour that are assumed for the rest of today, if that exceeds the forecast."""
     from groundplan.economics.forecast.runway import runway  # noqa: PLC0415
 
     until = ends(row["period"])
-    left = from_usd_text(row["limit_usd"]) - from_usd_text(row["spent_usd"])
-    told = runway(left, _forecast(past, days_until(until, now)), until, today, now, rate)
+    remaining = from_usd_text(row["limit_usd"]) - from_usd_text(row["spent_usd"])
+    result = runway(remaining, _forecast(past, days_until(until, now)), until, today, now, rate)
     return {
         "covers": covers, "period": row["period"],
         "limit_usd": row["limit_usd"], "a_day_usd": _daily_limit(row),
-        "spent_usd": row["spent_usd"], "expected_usd": format_usd(from_usd_text(row["spent_usd"]) + told.expected),
-        "ends": told.ends.isoformat() if told.ends else None, "days": told.days,
-        "earliest": told.earliest.isoformat() if told.earliest else None,
-        "latest": told.latest.isoformat() if told.latest else None,
+        "spent_usd": row["spent_usd"], "expected_usd": format_usd(from_usd_text(row["spent_usd"]) + result.expected),
+        "ends": result.ends.isoformat() if result.ends else None, "days": result.days,
+        "earliest": result.earliest.isoformat() if result.earliest else None,
+        "latest": result.latest.isoformat() if result.latest else None,
         "history_days": len(past.values),
     }  # fmt: skip
 
@@ -59,7 +59,7 @@ def days_until(until: datetime | None, now: datetime) -> int:
 
 
 def _daily_limit(row: Mapping[str, Any]) -> str | None:
-    """The limit of a budget divided by the days of its period, in USD; None where the period never ends."""
+    """The limit of a budget divided by the days of its period, in USD; None if the period never ends."""
     first, end = begins(row["period"]), ends(row["period"])
     if first is None or end is None:
         return None

@@ -18,25 +18,25 @@ def semantic_savings_json(conn: Connection[Any], since: date) -> list[dict[str, 
     """One row for each workload with semantic matches since that day; amounts are decimal strings."""
     blueprint = served_blueprint.current_or_none(conn)
     declared = {} if blueprint is None else {w.name: w.cache.semantic for w in blueprint.workloads if w.cache}
-    found = []
+    rows_json = []
     for row in semantic_store.totals_by_workload(conn, since):
         rule = declared.get(row["workload"]) or Semantic()
-        done = LookupTotals(
+        totals = LookupTotals(
             row["looked"], row["given"], row["checked"], row["wrong"], row["spent_us"], from_decimal(row["saved_usd"])
         )
-        made = net_savings(done, rule.bound, rule.hour, rule.wrong_cost)
-        found.append(
+        savings = net_savings(totals, rule.bound, rule.hour, rule.wrong_cost)
+        rows_json.append(
             {
                 "workload": row["workload"],
-                "looked": done.looked,
-                "given": done.given,
-                "checked": done.checked,
-                "found_wrong": done.wrong,
-                "wrong_answers": round(made.wrong_answers, 2),
-                "saved_usd": format_usd(made.saved),
-                "lookups_usd": format_usd(made.lookups),
-                "wrong_usd": format_usd(made.wrong),
-                "net_usd": format_usd(made.net),
+                "looked": totals.looked,
+                "given": totals.given,
+                "checked": totals.checked,
+                "found_wrong": totals.wrong,
+                "wrong_answers": round(savings.wrong_answers, 2),
+                "saved_usd": format_usd(savings.saved),
+                "lookups_usd": format_usd(savings.lookups),
+                "wrong_usd": format_usd(savings.wrong),
+                "net_usd": format_usd(savings.net),
             }
         )
-    return found
+    return rows_json

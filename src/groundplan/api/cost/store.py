@@ -34,8 +34,8 @@ def review_minutes_of_call(conn: Connection[Any], call: UUID, day: date) -> tupl
              AND (decided_at AT TIME ZONE 'UTC')::date = %(day)s""",
         {"call": call, "day": day},
     )
-    counted, said = (sum((r["minutes"] for r in rows if r["minutes_said"] is of), Decimal(0)) for of in (False, True))
-    return counted, said
+    counted, stated = (sum((r["minutes"] for r in rows if r["minutes_said"] is of), Decimal(0)) for of in (False, True))
+    return counted, stated
 
 
 def source_bytes(conn: Connection[Any]) -> dict[str, int]:

@@ -47,34 +47,34 @@ def archive_facts(services: Services) -> int:
     """Archive the days that are older than the hot window and than every running A/B test, each in one or more
     transactions of its own; returns how many days. A failure becomes a finding in the inbox."""
     try:
-        done = _archive_days(services)
+        count = _archive_days(services)
     except (GroundplanError, OSError) as error:
         hot_window.report_archive_problem(services, ARCHIVE_KIND, "Facts", error)
         raise
-    if done is not None:
+    if count is not None:
         with services.transaction() as conn:
             finding_store.withdraw(conn, ARCHIVE_KIND, "company", "", "days leave again")
-    return done or 0
+    return count or 0
 
 
 def _archive_days(services: Services) -> int | None:
-    """As `archive_facts`; None where another process is archiving."""
-    url, done, begun = services.settings.archive_url, 0, list[date]()
-    while url is not None and done < archive.DAYS_PER_ROUND:
+    """As `archive_facts`; None if another process is archiving."""
+    url, count, begun = services.settings.archive_url, 0, list[date]()
+    while url is not None and count < archive.DAYS_PER_ROUND:
         with services.transaction() as conn:
             before = hot_window.hot_window_start(services, conn)
             if not archive_store.try_lock(conn):
                 return None
             if not (days := begun or archive_store.days_to_archive(conn, before, 1)):
                 break
-            gone = archive.archive_day(conn, url, days[0])
-            detail = {"calls": gone.calls, "cost_usd": format_numeric(gone.cost), "url": url}
-            record(conn, action="facts.archive", actor=SYSTEM, subject=f"day/{gone.day}", detail=detail)
-        begun = [gone.day] if gone.more else []  # its rest, before anything else
-        done += not gone.more
+            archived = archive.archive_day(conn, url, days[0])
+            detail = {"calls": archived.calls, "cost_usd": format_numeric(archived.cost), "url": url}
+            record(conn, action="facts.archive", actor=SYSTEM, subject=f"day/{archived.day}", detail=detail)
+        begun = [archived.day] if archived.more else []  # the rest of a day that is partly archived comes first
+        count += not archived.more
     while _list_older_archives(services):
         pass
-    return done
+    return count
 
 
 def _list_older_archives(services: Services) -> bool:

@@ -48,18 +48,18 @@ def scenario(conn: Connection[Any], days: Days, workload: str | None, changes: l
         change = replace(change, rates=rates)
     rows = _usage_rows(conn, _query(days, workload), hours=_varies_by_hour(change))
     declared = cost_rules.costs_by_blueprint(conn, {row["blueprint"] for row in rows})
-    chat = {place: own for place in map(_place, rows) if (own := _chat_rates(declared, *place)) is not None}
+    chat = {key: own for key in map(_place, rows) if (own := _chat_rates(declared, *key)) is not None}
     parts, notes = _parts(conn, days, workload, change, rows, chat)
     if workload is not None and not parts:
         require_workload(current_blueprint(conn), workload)
     if model is not None or max(change.context, change.output) > 1:
-        sizes = {place: fits for place in chat} if model is not None else _context_sizes(declared, chat)
+        sizes = {key: fits for key in chat} if model is not None else _context_sizes(declared, chat)
         notes += _oversize_notes(conn, days, workload, change, model, sizes)
-    made = what_if(parts, change)
+    result = what_if(parts, change)
     return {
         "from": days.first.isoformat(), "to": days.last.isoformat(), "workload": workload,
-        "before_usd": format_usd(made.before), "after_usd": format_usd(made.after),
-        "steps": [{"change": name, "cost_usd": format_usd(amount)} for name, amount in made.steps],
+        "before_usd": format_usd(result.before), "after_usd": format_usd(result.after),
+        "steps": [{"change": name, "cost_usd": format_usd(amount)} for name, amount in result.steps],
         "price_source": None if change.rates is None else change.rates.source,
         "notes": notes,
     }  # fmt: skip
@@ -74,18 +74,18 @@ def _varies_by_hour(change: Change) -> bool:
     return change.rates is not None and bool(change.rates.windows)
 
 
-def _usage_rows(conn: Connection[Any], wanted: Mapping[str, Any], *, hours: bool) -> list[dict[str, Any]]:
+def _usage_rows(conn: Connection[Any], query: Mapping[str, Any], *, hours: bool) -> list[dict[str, Any]]:
     """Sums by `_GROUP_BY`, and by the hour of the day with `hours`."""
     by = [*_GROUP_BY, "hour"] if hours else _GROUP_BY
-    found: dict[_Key, dict[str, Any]] = {}
-    for row in rollup_store.parts_by(conn, by, dict(wanted)):
+    sums: dict[_Key, dict[str, Any]] = {}
+    for row in rollup_store.parts_by(conn, by, dict(query)):
         if row["part"] == "attempt":
             continue
-        told = {**row, "hour": rollup_store.hour_of_day(row.get("hour"))}
-        mine = found.setdefault(_key(told, row["purpose"]), {**told, "count": 0, "cost_usd": Decimal(0)})
-        mine["count"] += int(row["count"])
-        mine["cost_usd"] += row["cost_usd"]
-    return list(found.values())
+        values = {**row, "hour": rollup_store.hour_of_day(row.get("hour"))}
+        total = sums.setdefault(_key(values, row["purpose"]), {**values, "count": 0, "cost_usd": Decimal(0)})
+        total["count"] += int(row["count"])
+        total["cost_usd"] += row["cost_usd"]
+    return list(sums.values())
 
 
 def _parts(
@@ -95,43 +95,46 @@ def _parts(
     contexts, not embeddings or calls of the gateway itself. Calls that may fall into another tier of a price are
     separate parts, by the length of their prompts; where that is no longer known, a note says so."""
     context = Fraction(repr(change.context))
-    limits = {place: cut for place, price in rates.items() if (cut := tier_edges(price, change.rates, context))}
+    limits = {
+        deployment: cut for deployment, price in rates.items() if (cut := tier_edges(price, change.rates, context))
+    }
     hours = _varies_by_hour(change)
     long = prompt_store.parts_above(conn, days.since, days.until, workload, limits, hours=hours)
-    apart: dict[_Key, tuple[int, Decimal]] = {}
+    counted_by_tier: dict[_Key, tuple[int, Decimal]] = {}
     by_request = change.rates is not None and change.rates.request > 0
-    found = _uncounted_requests(conn, _query(days, workload), rows, rates, hours=hours) if by_request else []
-    for each in long:
-        key, cost = _key(each, ""), from_decimal(each["cost_usd"])
-        count, usd = apart.get(key, (0, Decimal(0)))
-        apart[key] = count + int(each["count"]), usd + each["cost_usd"]
-        price = rates[_place(each)]
-        made = CallGroup(
-            each["part"], int(each["count"]), cost, True, each["tier"], each["above"] + 1, price, each["hour"]
+    groups = _uncounted_requests(conn, _query(days, workload), rows, rates, hours=hours) if by_request else []
+    for part in long:
+        key, cost = _key(part, ""), from_decimal(part["cost_usd"])
+        count, usd = counted_by_tier.get(key, (0, Decimal(0)))
+        counted_by_tier[key] = count + int(part["count"]), usd + part["cost_usd"]
+        price = rates[_place(part)]
+        group = CallGroup(
+            part["part"], int(part["count"]), cost, True, part["tier"], part["above"] + 1, price, part["hour"]
         )
-        found.append(made)
+        groups.append(group)
     for row in rows:
-        count, usd = apart.get(_key(row, row["purpose"]), (0, Decimal(0)))
+        count, usd = counted_by_tier.get(_key(row, row["purpose"]), (0, Decimal(0)))
         answers = not row["purpose"] and _place(row) in rates
         cost = from_decimal(row["cost_usd"] - usd)
-        left = int(row["count"]) - count
-        found.append(CallGroup(row["part"], left, cost, answers=answers, tier=row["tier"], hour=row["hour"]))
-    return found, _archived_note(conn, days, "keep the tier of the price that they had") if limits else []
+        remaining = int(row["count"]) - count
+        groups.append(CallGroup(row["part"], remaining, cost, answers=answers, tier=row["tier"], hour=row["hour"]))
+    return groups, _archived_note(conn, days, "keep the tier of the price that they had") if limits else []
 
 
 def _chat_rates(declared: Mapping[int, DeclaredCosts], number: int, deployment: str) -> Rates | None:
     """The rates of a chat deployment under a blueprint; None for a deployment of another type."""
-    under = declared.get(number)
-    if under is None:
+    costs = declared.get(number)
+    if costs is None:
         return _NO_RATES
-    return under.rates.get(deployment, _NO_RATES) if under.kinds.get(deployment, _CHAT) == _CHAT else None
+    return costs.rates.get(deployment, _NO_RATES) if costs.kinds.get(deployment, _CHAT) == _CHAT else None
 
 
-def _archived_note(conn: Connection[Any], days: Days, so: str) -> list[str]:
-    gone = [row["day"] for row in archive_store.list_parts(conn) if days.first <= row["day"] <= days.last]
-    if not gone:
+def _archived_note(conn: Connection[Any], days: Days, consequence: str) -> list[str]:
+    """A note that calls of the period are archived, which ends with `consequence`; empty if none are."""
+    archived_days = [row["day"] for row in archive_store.list_parts(conn) if days.first <= row["day"] <= days.last]
+    if not archived_days:
         return []
-    return [f"calls of {min(gone)} to {max(gone)} are archived, and {so}"]
+    return [f"calls of {min(archived_days)} to {max(archived_days)} are archived, and {consequence}"]
 
 
 def _place(row: Mapping[str, Any]) -> Place:
@@ -143,14 +146,14 @@ def _key(row: Mapping[str, Any], purpose: str) -> _Key:
 
 
 def _uncounted_requests(
-    conn: Connection[Any], wanted: Mapping[str, Any], rows: _Rows, chat: Container[Place], *, hours: bool
+    conn: Connection[Any], query: Mapping[str, Any], rows: _Rows, chat: Container[Place], *, hours: bool
 ) -> list[CallGroup]:
     """Requests that chat models answered at prices without a price per request, so that no cost row counts them."""
     counted = {_key(row, row["purpose"]) for row in rows if row["part"] == "requests"}
     by = ("blueprint", "deployment", "purpose", "tier", *(["hour"] if hours else []))
     return [
         CallGroup("requests", count, 0, tier=tier, hour=rollup_store.hour_of_day(*at))
-        for (number, name, purpose, tier, *at), count in rollup_store.answers_by(conn, by, dict(wanted)).items()
+        for (number, name, purpose, tier, *at), count in rollup_store.answers_by(conn, by, dict(query)).items()
         if not purpose
         and (number, name) in chat
         and (number, name, "requests", purpose, tier, rollup_store.hour_of_day(*at)) not in counted
@@ -168,31 +171,31 @@ def _oversize_notes(
 ) -> list[str]:  # fmt: skip
     """Notes on how many of the newest calls would not fit the context window of the other model, or of their own
     deployment with longer prompts or answers."""
-    known = {place: size for place, size in sizes.items() if size is not None}
-    rows = prompt_store.beyond(conn, days.since, days.until, workload, known, (change.context, change.output))
-    found: dict[tuple[str, int], tuple[int, int]] = {}
+    known_sizes = {place: size for place, size in sizes.items() if size is not None}
+    rows = prompt_store.beyond(conn, days.since, days.until, workload, known_sizes, (change.context, change.output))
+    counts: dict[tuple[str, int], tuple[int, int]] = {}
     for row in rows:
         key = model or row["deployment"], row["context"]
-        looked, beyond = found.get(key, (0, 0))
-        found[key] = looked + row["looked"], beyond + row["beyond"]
+        checked, beyond = counts.get(key, (0, 0))
+        counts[key] = checked + row["looked"], beyond + row["beyond"]
     notes = [
-        f"{beyond:,} of {looked:,} calls that were looked at would not fit {name}, which takes {size:,} tokens of "
+        f"{beyond:,} of {checked:,} calls that were looked at would not fit {name}, which takes {size:,} tokens of "
         "prompt and answer together"
-        for (name, size), (looked, beyond) in sorted(found.items())
+        for (name, size), (checked, beyond) in sorted(counts.items())
         if beyond
     ]
-    return [*notes, *_archived_note(conn, days, "nobody looked at whether they would fit")] if known else notes
+    return [*notes, *_archived_note(conn, days, "nobody looked at whether they would fit")] if known_sizes else notes
 
 
 def _model_rates(conn: Connection[Any], model: str, day: date) -> tuple[Rates, int | None]:
     """(rates, context window) of a model: of its first served deployment, else of its document or the price list. The
-    window is None where it is unknown."""
+    window is None if it is unknown."""
     blueprint = current_or_none(conn)
-    places = [] if blueprint is None else blueprint.deployments
-    served = next((p for p in places if p.name == model), next((p for p in places if p.model == model), None))
+    deployments = [] if blueprint is None else blueprint.deployments
+    served = next((p for p in deployments if p.name == model), next((p for p in deployments if p.model == model), None))
     if served is not None and served.kind != _CHAT:
         raise Invalid(
-            f"{served.name} is asked for {served.kind}, and would answer no chat",
+            f"{served.name} is a deployment for {served.kind}, not for chat",
             code="scenario_model",
             hint="Name a chat model, or a deployment of one.",
         )

@@ -1,8 +1,9 @@
-"""Erasure of a person: documents, kept calls, reviews, caches, files, account; with a receipt of what stayed.
+"""Erasure of a person: documents, stored calls, reviews, caches, files, account; with a receipt of what was erased and
+kept.
 
-What is under a legal hold stays, and is named in the receipt; so does what must stay by law: who approved something,
-and amounts and times of calls, under an id that no longer names anybody. This composes; each domain deletes its own
-data. The route decides who may ask.
+Data under a legal hold is kept and listed in the receipt, as are records that must be kept by law: who approved
+something, and amounts and times of calls, under an id that no longer names anybody. This module coordinates the
+domains, each of which deletes its own data. The route decides who may request an erasure.
 """
 
 from __future__ import annotations
@@ -48,8 +49,8 @@ _FILES_NOTE = "one that is still at its source is for its owner to rename"
 
 @dataclass(frozen=True, slots=True)
 class ErasureRequest:
-    """Whom to erase: an e-mail address, and other texts that name them. `keep_documents`: documents that mention them
-    stay."""
+    """The person to erase: an e-mail address, and other texts that name them. `keep_documents`: keep documents that
+    mention them."""
 
     email: str
     also: tuple[str, ...] = ()
@@ -57,9 +58,9 @@ class ErasureRequest:
     keep_documents: bool = False
 
     @staticmethod
-    def of(kept: dict[str, Any]) -> ErasureRequest:
-        """From its stored form (`asdict`)."""
-        return ErasureRequest(**{**kept, "also": tuple(kept["also"])})
+    def of(stored: dict[str, Any]) -> ErasureRequest:
+        """The request from its stored form (`asdict`)."""
+        return ErasureRequest(**{**stored, "also": tuple(stored["also"])})
 
     @property
     def words(self) -> list[str]:
@@ -86,7 +87,7 @@ class Part:
 
 @dataclass(slots=True)
 class _Erasure:
-    """A running erasure. `dry`: nothing is changed."""
+    """An erasure in progress. `dry`: only report, change nothing."""
 
     services: Services
     conn: Connection[Any]
@@ -109,34 +110,36 @@ class _Erasure:
             self.kept.append(Part(what, count, why, list(names), list(ids)))
 
 
-def erase_person(services: Services, asked: ErasureRequest, actor: str, *, dry: bool = False) -> dict[str, Any]:
-    """Erase a person, or with `dry` report what would be erased: `{"erased", "kept", "receipt", "entry"}`, without
-    receipt where dry.
+def erase_person(
+    services: Services, erasure_request: ErasureRequest, actor: str, *, dry: bool = False
+) -> dict[str, Any]:
+    """Erase a person, or with `dry` report what would be erased: `{"erased", "kept", "receipt", "entry"}`; without a
+    receipt if `dry`.
 
-    Can be repeated to continue. Raises `Invalid` (erasure_words) for texts too short to name anybody, `NotFound`
-    (unknown_person) where nobody has the address and nothing mentions it.
+    Can be repeated after an interruption. Raises `Invalid` (`erasure_words`) for texts too short to name anybody,
+    `NotFound` (`unknown_person`) if nobody has the address and nothing mentions it.
     """
-    short = [word for word in asked.words if not mentions.names_somebody(word)]
-    if short:
+    too_short = [word for word in erasure_request.words if not mentions.names_somebody(word)]
+    if too_short:
         raise Invalid(
-            f"'{short[0]}' is too short to name anybody", code="erasure_words",
+            f"'{too_short[0]}' is too short to name anybody", code="erasure_words",
             hint="Give an address and texts of four characters or more (two of Han, kana and the like), such as a full "
             "name.",
         )  # fmt: skip
     with services.own_connection() as conn:
-        person = identity_store.person_by_email(conn, asked.email.strip().lower())
+        person = identity_store.person_by_email(conn, erasure_request.email.strip().lower())
         hold = None if person is None else store.open_holds(conn).get(str(person.id))
-        work = _Erasure(services, conn, asked, actor, dry, person, hold)
+        work = _Erasure(services, conn, erasure_request, actor, dry, person, hold)
         _erase_documents(work)
         with conn.transaction():
-            for kept in store.SEALED_TABLES:
-                _erase_texts(work, kept)
+            for table in store.SEALED_TABLES:
+                _erase_texts(work, table)
             _clear_caches(work)
         if person is not None:
             _erase_belongings(work, person)
         if person is None and not work.erased and not work.kept:
             raise NotFound(
-                f"nobody has the address {asked.email}, and nothing names it", code="unknown_person",
+                f"nobody has the address {erasure_request.email}, and nothing names it", code="unknown_person",
                 hint="Add other spellings with --also.",
             )  # fmt: skip
         return _finish(work)
@@ -144,9 +147,9 @@ def erase_person(services: Services, asked: ErasureRequest, actor: str, *, dry: 
 
 def _erase_documents(work: _Erasure) -> None:
     """Erase documents that mention the person; a legal hold of a document keeps it."""
-    found = mentions.documents_mentioning(work.conn, work.request.words)
-    free = [row for row in found if not row[3]]
-    held = [row for row in found if row[3]]
+    rows = mentions.documents_mentioning(work.conn, work.request.words)
+    free = [row for row in rows if not row[3]]
+    held = [row for row in rows if row[3]]
     work.add_kept("documents", len(held), "a legal hold keeps them", *_document_names(held))
     if work.request.keep_documents:
         work.add_kept("documents", len(free), "asked to be kept: they are only named", *_document_names(free))
@@ -154,8 +157,9 @@ def _erase_documents(work: _Erasure) -> None:
         due = ""
         if free and not work.dry:
             why = DeletionReason(work.actor, work.request.reason, work.services.clock.now(), work.services.home.root)
-            stones = delete(work.conn, [row[0] for row in free], why, clear_answers)
-            due = f"gone from search and caches; off the disk by {max(stone.due for stone in stones):%Y-%m-%d}"
+            tombstones = delete(work.conn, [row[0] for row in free], why, clear_answers)
+            last_day = max(tombstone.due for tombstone in tombstones)
+            due = f"gone from search and caches; off the disk by {last_day:%Y-%m-%d}"
         work.add_erased("documents", len(free), due, *_document_names(free))
         _erase_document_names(work, free)
     _erase_pushed_files(work)
@@ -172,8 +176,8 @@ def _erase_documents(work: _Erasure) -> None:
 
 def _erase_pushed_files(work: _Erasure) -> None:
     """Erase pushed files that became no document: only here their bytes are kept."""
-    found = mentions.pushed_mentioning(work.conn, work.request.words)
-    free = [(source, path) for source, path, held in found if not held]
+    rows = mentions.pushed_mentioning(work.conn, work.request.words)
+    free = [(source, path) for source, path, held in rows if not held]
     if not work.dry and not work.request.keep_documents:
         for source in sorted({source for source, _ in free}):
             push_store.drop_documents(work.conn, source, [path for of, path in free if of == source])
@@ -181,17 +185,17 @@ def _erase_pushed_files(work: _Erasure) -> None:
         work.add_kept("pushed files that are no documents", len(free), "asked to be kept: they are only named")
     else:
         work.add_erased("pushed files that are no documents", len(free))
-    work.add_kept("pushed files that are no documents", len(found) - len(free), "a legal hold keeps them")
+    work.add_kept("pushed files that are no documents", len(rows) - len(free), "a legal hold keeps them")
 
 
-def _erase_document_names(work: _Erasure, gone: Sequence[tuple[UUID, str, str, bool]]) -> None:
+def _erase_document_names(work: _Erasure, deleted: Sequence[tuple[UUID, str, str, bool]]) -> None:
     """Erase the names of deleted documents, including earlier ones, that name the person."""
-    rows = {row[0]: row for row in gone} | {row[0]: (*row, False) for row in names_store.deleted_names(work.conn)}
-    named = [row for row in rows.values() if mentions.path_mentions(row[2], work.request.words)]
-    if named and not work.dry:
-        forget_names(work.conn, work.services.home.root, [row[0] for row in named])
-    work.add_erased("names of deleted documents", len(named), _NAMES_NOTE, *_document_names(named))
-    work.add_kept("files of these names", len(named), _FILES_NOTE, *_document_names(named))
+    rows = {row[0]: row for row in deleted} | {row[0]: (*row, False) for row in names_store.deleted_names(work.conn)}
+    naming = [row for row in rows.values() if mentions.path_mentions(row[2], work.request.words)]
+    if naming and not work.dry:
+        forget_names(work.conn, work.services.home.root, [row[0] for row in naming])
+    work.add_erased("names of deleted documents", len(naming), _NAMES_NOTE, *_document_names(naming))
+    work.add_kept("files of these names", len(naming), _FILES_NOTE, *_document_names(naming))
 
 
 def _document_names(rows: Sequence[tuple[UUID, str, str, bool]]) -> tuple[list[str], list[str]]:
@@ -199,35 +203,38 @@ def _document_names(rows: Sequence[tuple[UUID, str, str, bool]]) -> tuple[list[s
     return [f"{source}/{path}" for _, source, path, _ in rows], [f"{source}/{id}" for id, source, *_ in rows]
 
 
-def _erase_texts(work: _Erasure, kept: store.SealedTable) -> None:
+def _erase_texts(work: _Erasure, table: store.SealedTable) -> None:
     """Erase sealed texts that belong to the person or name them; texts of people under a legal hold stay."""
     keys = SubjectKeys.of(work.services.home)
     words = [re.compile(name_pattern(normalize(word).strip())) for word in work.request.words]
     standing = store.open_holds(work.conn)
     own = None if work.person is None else str(work.person.id)
     doomed, held = [], 0
-    for key, sealed in store.sealed_texts(work.conn, kept):
+    for key, sealed in store.sealed_texts(work.conn, table):
         subjects = {token.split(":")[1] for token in sealed if token.count(":") >= 2}
-        # cached answers go in any case: each cache is cleared
-        if kept is not store.ANSWERS and own not in subjects and not _is_named(work.conn, keys, sealed, words):
+        # cached answers are always erased: every cache is cleared
+        if table is not store.ANSWERS and own not in subjects and not _is_named(work.conn, keys, sealed, words):
             continue
-        if kept is not store.ANSWERS and any(subject in standing for subject in subjects):
+        if table is not store.ANSWERS and any(subject in standing for subject in subjects):
             held += 1
         else:
             doomed.append(key)
     if not work.dry:
-        store.delete_texts(work.conn, kept, doomed)
-    work.add_erased(kept.label, len(doomed))
-    work.add_kept(kept.label, held, "a legal hold keeps them")
+        store.delete_texts(work.conn, table, doomed)
+    work.add_erased(table.label, len(doomed))
+    work.add_kept(table.label, held, "a legal hold keeps them")
 
 
 def _is_named(
     conn: Connection[Any], keys: SubjectKeys, sealed: Sequence[str], names: Sequence[re.Pattern[str]]
 ) -> bool:
+    """Whether any of the sealed texts contains one of the names."""
     for token in sealed:
         with suppress(GroundplanError):
             text = keys.unseal(conn, token) or ""
-            if any(name.search(said) for said in (normalize(text), normalize(unescape_json(text))) for name in names):
+            if any(
+                name.search(variant) for variant in (normalize(text), normalize(unescape_json(text))) for name in names
+            ):
                 return True
     return False
 
@@ -235,7 +242,7 @@ def _is_named(
 def _clear_caches(work: _Erasure) -> None:
     """Clear the caches of all workloads at the gateways: only gateways know whose answers they hold."""
     blueprint = current_or_none(work.conn)
-    cached = [one.name for one in blueprint.workloads if one.cache is not None] if blueprint else []
+    cached = [workload.name for workload in blueprint.workloads if workload.cache is not None] if blueprint else []
     if not work.dry:
         for name in cached:
             identity.clear_answers(work.conn, work.actor, name)
@@ -275,29 +282,32 @@ def _erase_account(work: _Erasure, person: Person) -> None:
         work.add_erased("account", 1, "key, passkeys, sign-in, name and address, as far as no approval needs the name")
         return
     with work.conn.transaction():
-        done = identity_erase.erase(work.conn, work.services.home, work.actor, person.id, work.services.clock.now())
-    work.add_erased("account", 1, f"{', '.join(done['erased'])}; what the log has under this key opens no more")
-    work.add_kept("name and address", len(done["kept"]), f"who approved something stays known until {done['until']}")
+        result = identity_erase.erase(work.conn, work.services.home, work.actor, person.id, work.services.clock.now())
+    work.add_erased("account", 1, f"{', '.join(result['erased'])}; what the log has under this key opens no more")
+    work.add_kept(
+        "name and address", len(result["kept"]), f"who approved something stays known until {result['until']}"
+    )
 
 
 def _finish(work: _Erasure) -> dict[str, Any]:
     """The response; where something was erased, with a signed receipt and an entry in the audit log."""
-    answer = {"erased": [one.to_json() for one in work.erased], "kept": [one.to_json() for one in work.kept]}
+    answer = {"erased": [part.to_json() for part in work.erased], "kept": [part.to_json() for part in work.kept]}
     if work.dry:
         return {**answer, "receipt": None, "entry": None}
     person = None if work.person is None else str(work.person.id)
     body = {
         "format": 1, "id": str(new_id()), "at": work.services.clock.now().isoformat(timespec="seconds"),
         "person": person, "words": [digest(word.lower().encode()) for word in work.request.words],
-        "reason": work.request.reason, "erased": [one.to_json(signed=True) for one in work.erased],
-        "kept": [one.to_json(signed=True) for one in work.kept],
+        "reason": work.request.reason, "erased": [part.to_json(signed=True) for part in work.erased],
+        "kept": [part.to_json(signed=True) for part in work.kept],
         "not_reached": ["copies that others made", "backups until they are restored, when the lists are replayed",
                         "the write-ahead log until it is overwritten"],
     }  # fmt: skip
     written = receipts.write_receipt(KIND, body, load_private(work.services.home, "checkpoint"))
     detail = {
         "receipt": written.digest, "reason": work.request.reason,
-        "erased": {one.what: one.count for one in work.erased}, "kept": {one.what: one.count for one in work.kept},
+        "erased": {part.what: part.count for part in work.erased},
+        "kept": {part.what: part.count for part in work.kept},
     }  # fmt: skip
     with work.conn.transaction():
         entry = record(
@@ -307,11 +317,11 @@ def _finish(work: _Erasure) -> dict[str, Any]:
     return {**answer, "receipt": written.note, "entry": str(entry)}
 
 
-def request_erasure(services: Services, asked: ErasureRequest, actor: str) -> dict[str, Any]:
+def request_erasure(services: Services, erasure_request: ErasureRequest, actor: str) -> dict[str, Any]:
     """Store a request for decision; returns it with what would be erased and kept now. Raises as `erase_person`."""
-    preview = erase_person(services, asked, actor, dry=True)
+    preview = erase_person(services, erasure_request, actor, dry=True)
     with services.transaction() as conn:
-        id = store.insert_request(conn, asdict(asked), actor)
+        id = store.insert_request(conn, asdict(erasure_request), actor)
         finding_store.report(
             conn,
             Finding(
@@ -321,19 +331,23 @@ def request_erasure(services: Services, asked: ErasureRequest, actor: str) -> di
             ),
         )  # fmt: skip
         record(
-            conn, action="person.erasure_asked", actor=actor, subject=f"erasure/{id}", detail={"reason": asked.reason}
+            conn,
+            action="person.erasure_asked",
+            actor=actor,
+            subject=f"erasure/{id}",
+            detail={"reason": erasure_request.reason},
         )
     return {"id": str(id), "state": "waiting", "erased": preview["erased"], "kept": preview["kept"]}
 
 
 def confirm_erasure(services: Services, id: UUID, actor: str) -> dict[str, Any]:
     """Execute a request. Raises `NotFound` (erasure_unknown), `Conflict` (erasure_decided), and as `erase_person`."""
-    asked = _waiting_request(services, id)
-    done = erase_person(services, asked, actor)
+    erasure_request = _waiting_request(services, id)
+    result = erase_person(services, erasure_request, actor)
     with services.transaction() as conn:
-        store.decide_request(conn, id, "done", actor, done["receipt"])
+        store.decide_request(conn, id, "done", actor, result["receipt"])
         finding_store.replace_findings(conn, [], kinds=[FINDING], within=f"erasure/{id}")
-    return {"id": str(id), "state": "done", **done}
+    return {"id": str(id), "state": "done", **result}
 
 
 def refuse_erasure(services: Services, id: UUID, reason: str, actor: str) -> None:
@@ -348,27 +362,27 @@ def refuse_erasure(services: Services, id: UUID, reason: str, actor: str) -> Non
 def find_request(services: Services, id: UUID) -> store.Request:
     """One request by id. Raises `NotFound` (erasure_unknown)."""
     with services.transaction() as conn:
-        found = store.find_request(conn, id)
-    if found is None:
+        stored = store.find_request(conn, id)
+    if stored is None:
         raise NotFound("there is no such request", code="erasure_unknown", hint="GET /api/erasures lists them.")
-    return found
+    return stored
 
 
 def _waiting_request(services: Services, id: UUID) -> ErasureRequest:
-    found = find_request(services, id)
-    if found.asked is None:
-        raise Conflict(f"it was {found.state} already", code="erasure_decided", hint="Make another request.")
-    return ErasureRequest.of(found.asked)
+    stored = find_request(services, id)
+    if stored.asked is None:
+        raise Conflict(f"it was {stored.state} already", code="erasure_decided", hint="Make another request.")
+    return ErasureRequest.of(stored.asked)
 
 
 def set_hold(services: Services, person: UUID, reason: str, actor: str, *, end: bool) -> None:
-    """Put the kept content of a person's calls under a legal hold, or `end` it. Raises `Conflict` (`person_hold`)."""
+    """Put the stored content of a person's calls under a legal hold, or `end` it. Raises `Conflict` (`person_hold`)."""
     with services.transaction() as conn:
-        done = store.end_hold(conn, person, actor) if end else store.insert_hold(conn, person, reason, actor)
-        if not done:
+        is_changed = store.end_hold(conn, person, actor) if end else store.insert_hold(conn, person, reason, actor)
+        if not is_changed:
             raise Conflict(
-                "no legal hold stands" if end else "a legal hold stands already", code="person_hold",
-                hint="`groundplan erase --person … --dry-run` says what is held.",
+                "there is no legal hold" if end else "there is a legal hold already", code="person_hold",
+                hint="`groundplan erase --person … --dry-run` shows the data under a legal hold.",
             )  # fmt: skip
         action = "person.hold_ended" if end else "person.held"
         record(conn, action=action, actor=actor, subject=f"person/{person}", detail={"reason": reason})

@@ -127,38 +127,38 @@ def end_hold(conn: Conn, person: UUID, by: str) -> bool:
     )
 
 
-def sealed_texts(conn: Conn, kept: SealedTable) -> Iterator[tuple[Any, list[str]]]:
+def sealed_texts(conn: Conn, table: SealedTable) -> Iterator[tuple[Any, list[str]]]:
     """Yield (key, sealed texts) of every row with texts, a few in memory at a time: one may be many megabytes."""
     query = sql.SQL("SELECT {key}, {columns} FROM {table} WHERE {any}").format(
-        key=sql.Identifier(kept.key),
-        columns=sql.SQL(", ").join(map(sql.Identifier, kept.columns)),
-        table=sql.Identifier(kept.name),
-        any=sql.SQL(" OR ").join(sql.SQL("{} IS NOT NULL").format(sql.Identifier(c)) for c in kept.columns),
+        key=sql.Identifier(table.key),
+        columns=sql.SQL(", ").join(map(sql.Identifier, table.columns)),
+        table=sql.Identifier(table.name),
+        any=sql.SQL(" OR ").join(sql.SQL("{} IS NOT NULL").format(sql.Identifier(c)) for c in table.columns),
     )
-    with conn.cursor(name=f"texts_of_{kept.name}") as cursor:
+    with conn.cursor(name=f"texts_of_{table.name}") as cursor:
         cursor.itersize = _FETCH_SIZE
-        for key, *found in cursor.execute(query):
-            yield key, [text for text in found if text]
+        for key, *texts in cursor.execute(query):
+            yield key, [text for text in texts if text]
 
 
-def delete_texts(conn: Conn, kept: SealedTable, keys: Sequence[Any]) -> int:
+def delete_texts(conn: Conn, table: SealedTable, keys: Sequence[Any]) -> int:
     """Delete rows; of reviews and questions only the texts, since decisions stay and questions stay counted. Returns
     how many."""
     if not keys:
         return 0
     query: sql.Composable
-    if kept is REVIEWS:
+    if table is REVIEWS:
         query = sql.SQL(
             """UPDATE held_call SET asked = NULL, said = NULL,
                  state = CASE WHEN state = 'waiting' THEN 'gone' ELSE state END WHERE id::text = ANY(%s)"""
         )
-    elif kept is QUESTIONS:
+    elif table is QUESTIONS:
         query = sql.SQL(
             "UPDATE knowledge_signal SET asked = NULL, person_id = NULL, expires_at = NULL WHERE id::text = ANY(%s)"
         )
     else:
         query = sql.SQL("DELETE FROM {} WHERE {}::text = ANY(%s)").format(
-            sql.Identifier(kept.name), sql.Identifier(kept.key)
+            sql.Identifier(table.name), sql.Identifier(table.key)
         )
     return conn.execute(query, ([str(key) for key in keys],)).rowcount
 

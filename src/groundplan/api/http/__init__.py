@@ -1,1 +1,1 @@
-"""HTTP of the control port before and after any route: its protocol, checks of every request, files sent, shutdown."""
+"""HTTP of the control port outside of the routes: its protocol, checks of every request, uploaded files, shutdown."""

@@ -1,4 +1,4 @@
-"""HTTP of the control port before any route: refuses what is no HTTP request, and requests beyond a maximum number.
+"""HTTP of the control port before any route: refuses malformed requests, and requests beyond a maximum number.
 
 Both get errors in the usual shape. Content and authorization of requests are checked elsewhere.
 """
@@ -28,16 +28,16 @@ class ControlProtocol(H11Protocol):
         self.app = cast("ASGI3Application", _refuse_overload) if full else self.config.loaded_app
         super().handle_events()
 
-    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 -- in words of its own
+    def send_400_response(self, msg: str) -> None:  # noqa: ARG002 -- has a message of its own
         answer = response_for(
             Invalid(
-                "what came is no request in HTTP/1.1", code="malformed_request",
-                hint="The control port speaks plain HTTP: begin its address with http://, or have a proxy in front "
-                "of it end TLS.",
+                "this is no request of HTTP/1.1", code="malformed_request",
+                hint="The control port speaks plain HTTP: use http:// in its address, or terminate TLS in a "
+                "proxy in front of it.",
             )
         )  # fmt: skip
         head = h11.Response(status_code=answer.status_code, headers=[*answer.raw_headers, (b"connection", b"close")])
-        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # else an answer has begun, and is cut
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE):  # otherwise a response has begun, and is cut off
             for event in (head, h11.Data(data=bytes(answer.body)), h11.EndOfMessage()):
                 self.transport.write(self.conn.send(event) or b"")
         self.transport.close()
@@ -46,7 +46,7 @@ class ControlProtocol(H11Protocol):
 async def _refuse_overload(scope: Scope, receive: Receive, send: Send) -> None:
     error = Unavailable(
         f"{MAX_REQUESTS} requests or live views are under way at the control port", code="control_full",
-        hint="Ask again in a moment. Close pages that nobody looks at; programs keep one connection.", retry_after=1.0,
+        hint="Try again in a moment. Close unused pages; programs should keep one connection.", retry_after=1.0,
     )  # fmt: skip
     answer = scim_response(Request(scope), response_for(error))
     answer.headers["connection"] = "close"

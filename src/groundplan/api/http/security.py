@@ -46,8 +46,8 @@ class LocalOnly:
             await self._app(scope, receive, send)
             return
         headers = scope["headers"]
-        named = [value for name, value in headers if name == b"host"]
-        if len(named) != 1 or host_name(named[0].decode("latin-1")) not in self._hosts:
+        host_headers = [value for name, value in headers if name == b"host"]
+        if len(host_headers) != 1 or host_name(host_headers[0].decode("latin-1")) not in self._hosts:
             await _refuse(
                 send, 421, "host_not_allowed", "this address is only for this machine", "Use http://localhost."
             )
@@ -60,7 +60,7 @@ class LocalOnly:
             head = _HeadRequest(receive, send)
             scope, receive, send = {**scope, "method": "GET"}, head.receive, head.send
         body = _BoundedBody(receive)
-        own = b"%b://%b" % (scope["scheme"].encode(), named[0])
+        own = b"%b://%b" % (scope["scheme"].encode(), host_headers[0])
         await self._app(scope, body.receive, body.sender(_with_headers(send, own), send))
 
 

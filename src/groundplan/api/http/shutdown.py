@@ -32,8 +32,8 @@ class _OpenRequest:
             return
         self.refused = True
         error = Unavailable(
-            "the control process ends, and this took longer than that may wait", code="control_ends",
-            hint="Look whether it was done before you ask for it again.", retry_after=2.0,
+            "the control process is stopping, and this request did not finish in time", code="control_ends",
+            hint="Check whether it took effect before you repeat it.", retry_after=2.0,
         )  # fmt: skip
         await scim_response(Request(self._scope), response_for(error))(self._scope, self._receive, self._send)
 

@@ -22,9 +22,9 @@ def usable_sources(conn: Connection[Any], blueprint: Blueprint, workload: Worklo
             raise Denied(
                 f"{scope} is stopped", code="killed", hint=f"`groundplan why {scope}` says who stopped it, and why."
             )
-    given = governance.approval_status(conn).parts
-    for lapse in approved_parts.find_lapses(blueprint, workload, given, blueprint.approved_parts, today):
-        if not lapse.part.deployments:  # a search asks no model
+    approvals = governance.approval_status(conn).parts
+    for lapse in approved_parts.find_lapses(blueprint, workload, approvals, blueprint.approved_parts, today):
+        if not lapse.part.deployments:  # a search calls no model
             problem = approved_parts.lapse_problem(lapse, workload.name, workload.owners)
             raise Denied(problem.message, code=problem.code, hint=problem.hint)
     sources = workload.grounding.sources if workload.grounding is not None else []

@@ -46,7 +46,7 @@ class IndexContext:
 
     def declared_settings(self) -> DeclaredIndex:
         """The index settings of the blueprint."""
-        models = {one.name: one.model for one in self.blueprint.deployments}
+        models = {deployment.name: deployment.model for deployment in self.blueprint.deployments}
         rule = self.blueprint.index
         return DeclaredIndex(declared_settings(rule, self.blueprint.sources, models), rule.by_hand)
 
@@ -73,26 +73,31 @@ class IndexContext:
         file, folder = self.blueprint.index.questions, self.services.folder()
         if file is None or folder is None:
             return None
-        found = labelled_questions.read_questions(folder, file)
-        questions = [line.question for line in found]
-        asked = [labelled_questions.search_request(self.conn, f"{file}:{line.number}", line.question) for line in found]
+        question_lines = labelled_questions.read_questions(folder, file)
+        questions = [line.question for line in question_lines]
+        requests = [
+            labelled_questions.search_request(self.conn, f"{file}:{line.number}", line.question)
+            for line in question_lines
+        ]
         return labelled_questions.evaluate_questions(
-            self.services, questions, [{**one, "edition": edition, "rerank": None} for one in asked]
+            self.services, questions, [{**request, "edition": edition, "rerank": None} for request in requests]
         )
 
 
 def update_keys(services: Services, conn: Connection[Any], blueprint: Blueprint) -> None:
     """Create a key for each workload that rerankers are called for, and withdraw keys that are no longer needed."""
-    rerankers = {one.grounding.rerank.workload for one in blueprint.workloads if one.grounding and one.grounding.rerank}
+    rerankers = {
+        item.grounding.rerank.workload for item in blueprint.workloads if item.grounding and item.grounding.rerank
+    }
     for workload in sorted(rerankers):
         try:
             ensure_key(services, workload)
         except Unavailable as error:
-            # each answer without its reranker says so
+            # search goes on without the reranker, and each answer says so
             log.info("index: %s", error.message)
-    embeddings = [one.settings.embedding for one in index_store.editions(conn, (*COMPLETE_STATES, "building"))]
-    declared_one = blueprint.index.embedding
-    needed = rerankers | {one.workload for one in (*embeddings, declared_one) if one is not None}
+    embeddings = [edition.settings.embedding for edition in index_store.editions(conn, (*COMPLETE_STATES, "building"))]
+    declared = blueprint.index.embedding
+    needed = rerankers | {embedding.workload for embedding in (*embeddings, declared) if embedding is not None}
     withdraw_keys(services, needed)
 
 

@@ -19,17 +19,17 @@ from groundplan.knowledge.gateway_client import ServiceKey, key_file, list_keys,
 
 def ensure_key(services: Services, workload: str) -> None:
     """Create a key for the workload if there is none. Raises `Unavailable` (index_key) if it was revoked."""
-    known = read_key(services.home, workload)
-    if known is not None:
+    key = read_key(services.home, workload)
+    if key is not None:
         with services.transaction() as conn:
-            stored = identity_store.api_key(conn, UUID(known.id))
+            stored = identity_store.api_key(conn, UUID(key.id))
         if stored is not None and stored.revoked_at is None:
             return
         if stored is not None:
             file = key_file(services.home, workload).name
             raise Unavailable(
                 f"the key of the index for {workload} was revoked", code="index_key",
-                hint=f"Nothing is asked for it. Delete HOME/keys/{file} to have another one made ({known.id}).",
+                hint=f"The index makes no calls for it. Delete HOME/keys/{file} to have a new key created ({key.id}).",
             )  # fmt: skip
     with services.transaction() as conn:
         id, secret = identity.create_key(conn, SYSTEM, workload)

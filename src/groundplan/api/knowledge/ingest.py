@@ -69,7 +69,11 @@ def _ingest(
             progress=None if on_document is None else lambda source, _: on_document(source),
             stop=stop,
         ),
-        {one.name for one in blueprint.sources if one.name not in busy_sources and (only is None or one.name in only)},
+        {
+            source.name
+            for source in blueprint.sources
+            if source.name not in busy_sources and (only is None or source.name in only)
+        },
     )
     return {"reports": [asdict(report) for report in reports]}
 

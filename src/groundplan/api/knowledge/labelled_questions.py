@@ -80,16 +80,16 @@ def read_lines(path: Path, name: str) -> tuple[list[QuestionLine], int]:
         raise _invalid(f"{name} cannot be read: {error.strerror}", "Name a file of JSON lines.") from error
     except UnicodeDecodeError as error:
         raise _invalid(f"{name} is not UTF-8 (byte {error.start + 1})", "Save it as UTF-8.") from error
-    found, drafts = [], 0
+    accepted, drafts = [], 0
     for number, line in enumerate(text.split("\n"), 1):
         if line.strip():
             question = _parse_question(line, f"{name}:{number}")
-            found += [] if question is None else [QuestionLine(number, question)]
+            accepted += [] if question is None else [QuestionLine(number, question)]
             drafts += question is None
-    if not 1 <= len(found) <= MAX_QUESTIONS:
+    if not 1 <= len(accepted) <= MAX_QUESTIONS:
         waiting = f" and {drafts} drafts that nobody accepted" if drafts else ""
-        raise _invalid(f"{name} has {len(found)} questions{waiting}", f"Write, or accept, 1 to {MAX_QUESTIONS}.")
-    return found, drafts
+        raise _invalid(f"{name} has {len(accepted)} questions{waiting}", f"Write, or accept, 1 to {MAX_QUESTIONS}.")
+    return accepted, drafts
 
 
 def _parse_question(line: str, place: str) -> LabelledQuestion | None:
@@ -115,24 +115,24 @@ def _invalid(message: str, hint: str) -> Invalid:
     return Invalid(message, code="questions_file", hint=hint)
 
 
-def search_request(conn: Connection[Any], place: str, one: LabelledQuestion) -> dict[str, Any]:
+def search_request(conn: Connection[Any], place: str, question: LabelledQuestion) -> dict[str, Any]:
     """The request to the search service, with the permissions of the question's person. Raises `Invalid`
     (evaluation_question), whose message begins with the `place` of the question."""
     served = {workload.name: workload for workload in current_blueprint(conn).workloads}
-    workload = served.get(one.workload)
-    person = identity_store.person_by_email(conn, one.person.strip().lower())
+    workload = served.get(question.workload)
+    person = identity_store.person_by_email(conn, question.person.strip().lower())
     if workload is None or workload.grounding is None or person is None:
-        what = f"nobody has the address {one.person}"
+        message = f"nobody has the address {question.person}"
         if workload is None:
-            what = f"no workload '{one.workload[:80]}' is served"
+            message = f"no workload '{question.workload[:80]}' is served"
         elif workload.grounding is None:
-            what = f"{workload.name} has no sources"
+            message = f"{workload.name} has no sources"
         hint = f"Name one of your people and a workload with sources; served are: {', '.join(served) or 'none'}."
-        raise Invalid(f"{place}: {what}", code="evaluation_question", hint=hint)
+        raise Invalid(f"{place}: {message}", code="evaluation_question", hint=hint)
     return {
         "workload": workload.name,
         "person": str(person.id),
-        "query": one.question,
+        "query": question.question,
         "sources": workload.grounding.sources,
         "k": _DEPTH,
         "synonyms": workload.grounding.synonyms,
@@ -146,27 +146,29 @@ def search_request(conn: Connection[Any], place: str, one: LabelledQuestion) -> 
 def evaluate_questions(
     services: Services, questions: Sequence[LabelledQuestion], requests: Sequence[dict[str, Any]]
 ) -> dict[str, Any]:
-    """Evaluation figures of the questions, each searched with its request in `wanted`, and the labelled documents that
-    do not exist (`not_there`). Raises `Unavailable` where search does not answer."""
-    results = [_search(services, one, request) for one, request in zip(questions, requests, strict=True)]
-    answering = {document for one in results for document in (*one.documents, *(span.document for span in one.spans))}
+    """Evaluation figures of the questions, each searched with its entry of `requests`, and the labelled documents that
+    do not exist (`not_there`). Raises `Unavailable` if the search service does not respond."""
+    results = [_search(services, question, request) for question, request in zip(questions, requests, strict=True)]
+    expected = {
+        document for result in results for document in (*result.documents, *(span.document for span in result.spans))
+    }
     with services.transaction() as conn:
-        known = evaluation_store.sensitivities(conn, sorted(answering))
-    return {**summarise(results, known), "not_there": sorted(answering - known.keys())}
+        sensitivities = evaluation_store.sensitivities(conn, sorted(expected))
+    return {**summarise(results, sensitivities), "not_there": sorted(expected - sensitivities.keys())}
 
 
-def _search(services: Services, one: LabelledQuestion, request: dict[str, Any]) -> QuestionResult:
+def _search(services: Services, question: LabelledQuestion, request: dict[str, Any]) -> QuestionResult:
     begun = time.perf_counter()
     # passages below the floor are measured, too, to compare other floors
     answer = post_local(services.home, "search", "/search", {**request, "floor": 0.0})
-    took = (time.perf_counter() - begun) * 1000
+    duration_ms = (time.perf_counter() - begun) * 1000
     return QuestionResult(
-        documents=tuple(one.documents),
-        spans=tuple(Span(span.document, span.start, span.end) for span in one.spans),
+        documents=tuple(question.documents),
+        spans=tuple(Span(span.document, span.start, span.end) for span in question.spans),
         passages=convert(answer["passages"], list[Passage]),
         confidence=float(answer["confidence"]),
         abstained=bool(answer["abstained"]),
-        milliseconds=took,
+        milliseconds=duration_ms,
         floor=float(request["floor"]),
         in_order=tuple(not step.get("skipped") for step in answer["steps"]),
     )

@@ -52,12 +52,12 @@ def findings_of(conn: Conn, who: str, person: UUID, *, closed: bool = False) -> 
     return [id for (id,) in rows]
 
 
-def owns_anything(conn: Conn, who: str) -> bool:
+def owns_anything(conn: Conn, email: str) -> bool:
     """Whether a person owns any source or document, or has an open finding."""
     row = conn.execute(
         f"""SELECT EXISTS ({_SOURCES}) OR EXISTS (SELECT FROM document d WHERE {_OWNER})
               OR EXISTS (SELECT FROM document d WHERE {_STEWARD})
               OR EXISTS (SELECT FROM finding f WHERE f.owner = %(who)s AND f.closed_at IS NULL)""",
-        ownership_parameters(who),
+        ownership_parameters(email),
     ).fetchone()
     return row is not None and bool(row[0])

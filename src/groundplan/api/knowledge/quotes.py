@@ -26,17 +26,17 @@ def with_quotes(conn: Connection[Any], caller: Caller, found: list[dict[str, Any
     if not quotes:
         return found
     quoted = [row for row in found if row["id"] in quotes]
-    places = {row["id"]: place for row in quoted if (place := _document_of(row["subject"])) is not None}
+    documents = {row["id"]: document for row in quoted if (document := _document_of(row["subject"])) is not None}
     readable = (
         set()
         if caller.person is None
-        else governed_store.readable_at(conn, caller.person, sorted(set(places.values())))
+        else governed_store.readable_at(conn, caller.person, sorted(set(documents.values())))
     )
     may = {
         row["id"]
         for row in quoted
         if (row["owner"] is not None and row["owner"] == caller.email)
-        or (places[row["id"]] in readable if row["id"] in places else _may_decide_about(caller, row["subject"]))
+        or (documents[row["id"]] in readable if row["id"] in documents else _may_decide_about(caller, row["subject"]))
     }
     return [_with_quote(row, quotes[row["id"]]) if row["id"] in may else row for row in found]
 
@@ -48,8 +48,8 @@ def _with_quote(row: dict[str, Any], quote: str) -> dict[str, Any]:
 def _document_of(subject: str) -> tuple[str, str] | None:
     """(source, path) of the subject; None for a source as a whole."""
     kind, _, rest = subject.partition("/")
-    source, found, path = rest.partition("/")
-    return (source, path) if kind == "source" and found else None
+    source, slash, path = rest.partition("/")
+    return (source, path) if kind == "source" and slash else None
 
 
 def _may_decide_about(caller: Caller, subject: str) -> bool:

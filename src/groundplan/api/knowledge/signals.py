@@ -57,19 +57,19 @@ def gather_now(services: Services) -> int:
         blueprint = current_or_none(conn)
         unseal = partial(SubjectKeys.of(services.home).unseal, conn)
         embedder = RemoteEmbedder(services.home, patience=0.0)
-        found = []
+        topics = []
         try:
             for workload in blueprint.workloads if blueprint else ():
                 if workload.grounding is None:
                     continue
                 sources = workload.grounding.sources
                 if workload.keep is not None:
-                    found += gather.unanswered_topics(conn, workload.name, sources, now, embedder, unseal)
+                    topics += gather.unanswered_topics(conn, workload.name, sources, now, embedder, unseal)
                 else:
-                    found += gather.unrecorded_topics(conn, workload.name, sources, now)
+                    topics += gather.unrecorded_topics(conn, workload.name, sources, now)
         except (GroundplanError, psycopg.Error) as error:
             log.warning("unanswered questions are not grouped yet: %s", error)
             return 0
         with conn.transaction():
-            gather.put_topics(conn, found)
-        return len(found)
+            gather.put_topics(conn, topics)
+        return len(topics)

@@ -51,8 +51,8 @@ def documents(
     """Documents ordered by source and path. Filters: `text` in title or path; `state`, or `kept back`; exact `path`;
     after the document `after` (source, path); `who`: e-mail address of an owner or steward; `holds`: `personal_data`
     for public and internal documents that contain some."""
-    held = "" if holds is None else f"AND {_PERSONAL}"
-    whose = "" if who is None else f"AND {OWN}"
+    holds_condition = "" if holds is None else f"AND {_PERSONAL}"
+    owner_condition = "" if who is None else f"AND {OWN}"
     behind = after or (None, None)
     return select(
         conn,
@@ -74,7 +74,8 @@ def documents(
                OR (%(state)s = 'kept back' AND {STANDING} NOT IN ('approved', 'deleted')))
              AND (%(text)s::text IS NULL OR position(lower(%(text)s) IN lower(d.title || ' ' || d.path)) > 0)
              AND (%(path)s::text IS NULL OR d.path = %(path)s)
-             AND (%(behind)s::text IS NULL OR (d.source, d.path) > (%(behind)s, %(behind_path)s)) {whose} {held}
+             AND (%(behind)s::text IS NULL OR (d.source, d.path) > (%(behind)s, %(behind_path)s))
+             {owner_condition} {holds_condition}
            ORDER BY d.source, d.path LIMIT %(limit)s""",
         {
             **({} if who is None else ownership_parameters(who)),
@@ -102,16 +103,16 @@ def readers(conn: Conn, document: Any) -> list[Row]:
 
 
 def document_title(conn: Conn, document: Any) -> Row | None:
-    found = select(
+    rows = select(
         conn, "SELECT id, title, path, source FROM document WHERE id = %s AND deleted_at IS NULL", (document,)
     )
-    return found[0] if found else None
+    return rows[0] if rows else None
 
 
 def source_owners(conn: Conn, source: str) -> set[str]:
     """Addresses of the owner and steward of a source."""
     rows = conn.execute("SELECT owner, steward FROM source WHERE name = %s", (source,)).fetchall()
-    return {who for row in rows for who in row if who}
+    return {email for row in rows for email in row if email}
 
 
 def person_emails(conn: Conn, actors: list[str]) -> dict[str, str]:

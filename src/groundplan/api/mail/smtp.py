@@ -79,21 +79,21 @@ def send_mail(services: Services, waiting: QueuedMail) -> None:
 
 def build_message(services: Services, waiting: QueuedMail) -> EmailMessage:
     """The mail as it is sent: plain text and a link, without anything that decides or tracks who opened it."""
-    made = EmailMessage()
-    made["From"] = services.settings.mail_from
-    made["To"] = waiting.email
+    message = EmailMessage()
+    message["From"] = services.settings.mail_from
+    message["To"] = waiting.email
     lines = [one_line(line) for line in waiting.subject.splitlines()] or [""]
-    made["Subject"] = lines[0]
-    made["Message-ID"] = f"<{waiting.id}@groundplan>"
+    message["Subject"] = lines[0]
+    message["Message-ID"] = f"<{waiting.id}@groundplan>"
     base = services.settings.console_url or services.addresses().get("control", "http://localhost:8601")
     base = base.replace("127.0.0.1", "localhost")
-    made.set_content(
+    message.set_content(
         "\n".join(lines) + f"\n\n{base}{waiting.path}\n\n"
         "Opening this link decides nothing: sign in there with your passkey and decide on the page.\n"
     )
-    return made
+    return message
 
 
 def one_line(text: str) -> str:
-    """The text without line ends, so that nothing in it becomes a header."""
+    """The text without line breaks, so that no part of it becomes a header."""
     return " ".join(text.split())[:200]

@@ -26,12 +26,12 @@ class QueuedMail:
 
 def queue_mail(conn: Connection[Any], mark: str, person_id: UUID, subject: str, path: str, now: datetime) -> bool:
     """Queue a mail unless one with the same `mark` was queued before. Returns whether it is new."""
-    done = conn.execute(
+    result = conn.execute(
         """INSERT INTO mail (id, mark, person_id, subject, path, queued_at, next_try)
            VALUES (%s, %s, %s, %s, %s, %s, %s) ON CONFLICT (mark) DO NOTHING""",
         (new_id(), mark, person_id, subject, path, now, now),
     )
-    return bool(done.rowcount)
+    return bool(result.rowcount)
 
 
 def queue_mails(conn: Connection[Any], mails: Sequence[tuple[str, UUID, str, str]], now: datetime) -> None:
@@ -47,7 +47,7 @@ def queue_mails(conn: Connection[Any], mails: Sequence[tuple[str, UUID, str, str
 
 
 def take_next(conn: Connection[Any], now: datetime, again: datetime) -> QueuedMail | None:
-    """Take the next mail to send, which no other process takes until `again`; None where none is due."""
+    """Take the next mail to send, which no other process takes until `again`; None if none is due."""
     row = conn.execute(
         """WITH waiting AS (
              SELECT m.id, p.email, m.subject, m.path, m.tries FROM mail m JOIN person p ON p.id = m.person_id

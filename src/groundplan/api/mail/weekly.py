@@ -57,23 +57,23 @@ def queue_weekly_mails(conn: Connection[Any], now: datetime) -> int:
     week = Days(monday - timedelta(days=7), monday - timedelta(days=1))
     lines, before = (cost_book.cost_lines(conn, days, monday) for days in (week, week.before))
     calls = tuple(_calls(conn, days) for days in (week, week.before))
-    told = finding_store.list_findings(conn, kinds=["cost."], closed=True, since=week.since, limit=500)
+    findings = finding_store.list_findings(conn, kinds=["cost."], closed=True, since=week.since, limit=500)
     owned: dict[str, set[str]] = {}
     for workload in blueprint.workloads:
         for duty in DUTIES:
             for email in workload.owners.get(duty, []):
                 owned.setdefault(email, set()).add(workload.name)
     people = cost_store.active_people(conn, sorted(owned))
-    made = 0
-    for email, mine in sorted(owned.items()):
+    count = 0
+    for email, workloads in sorted(owned.items()):
         if email in people:
-            own, then = _lines_of(lines, mine), _lines_of(before, mine)
-            moved = _largest_change(own, then)
-            unusual = _unusual_messages(told, mine, week, moved[0][0] if moved else "")
+            own, then = _lines_of(lines, workloads), _lines_of(before, workloads)
+            largest = _largest_change(own, then)
+            unusual = _unusual_messages(findings, workloads, week, largest[0][0] if largest else "")
             text = "\n".join(three_lines(own, then, unusual, calls))
             mark = f"cost/week/{monday.isocalendar().year}-{monday.isocalendar().week:02d}/{people[email]}"
-            made += mail_store.queue_mail(conn, mark, people[email], text, "/cost", now)
-    return made
+            count += mail_store.queue_mail(conn, mark, people[email], text, "/cost", now)
+    return count
 
 
 def three_lines(
@@ -81,31 +81,35 @@ def three_lines(
 ) -> list[str]:
     """Three lines: the cost, the largest change, and its reason: the parts of the change and the most relevant finding.
     `calls`: (workload -> calls) of this week and the one before."""
-    now, then = (sum(line.amount for line in each) for each in (lines, before))
+    now, then = (sum(line.amount for line in period_lines) for period_lines in (lines, before))
     change = f", {(now - then) / then:+,.0%} on the week before" if then > 0 else ""
-    moved = _largest_change(lines, before)
-    if moved is None:
-        what = "Nothing changed."
+    largest = _largest_change(lines, before)
+    if largest is None:
+        change_line = "Nothing changed."
     else:
-        (workload, term), amount = moved
+        (workload, term), amount = largest
         sign = "+" if amount > 0 else "-"
-        what = f"Most changed: {term} of {workload or 'nobody in particular'}, {sign}{short_usd(abs(amount))}."
-    found = f"Unusual: {unusual[0]}" if unusual else "Nothing unusual was found."
-    made = "" if moved is None else _why(moved[0], lines, before, calls)
-    reason = f"Why: {made}. {found}" if made else found
-    return [f"Your AI workloads cost {short_usd(now)} last week{change}.", what, reason]
+        change_line = f"Most changed: {term} of {workload or 'nobody in particular'}, {sign}{short_usd(abs(amount))}."
+    unusual_text = f"Unusual: {unusual[0]}" if unusual else "Nothing unusual was found."
+    explanation = "" if largest is None else _why(largest[0], lines, before, calls)
+    reason = f"Why: {explanation}. {unusual_text}" if explanation else unusual_text
+    return [f"Your AI workloads cost {short_usd(now)} last week{change}.", change_line, reason]
 
 
 def _why(key: tuple[str, str], lines: Sequence[Line], before: Sequence[Line], calls: tuple[Calls, ...]) -> str:
     """The parts of the change of one workload's term, and the deployment with most of it."""
-    now, then = ([line for line in each if (line.workload, line.term) == key] for each in (lines, before))
-    made = of_change(*(_spent(each, counts.get(key[0], 0)) for each, counts in ((then, calls[1]), (now, calls[0]))))
+    now, then = (
+        [line for line in period_lines if (line.workload, line.term) == key] for period_lines in (lines, before)
+    )
+    explanation = of_change(
+        *(_spent(period_lines, counts.get(key[0], 0)) for period_lines, counts in ((then, calls[1]), (now, calls[0])))
+    )
     at: dict[str, int] = {}
-    for each, sign in ((now, 1), (then, -1)):
-        for line in each:
+    for period_lines, sign in ((now, 1), (then, -1)):
+        for line in period_lines:
             at[line.deployment] = at.get(line.deployment, 0) + sign * line.amount
-    most = max(at, key=lambda name: (abs(at[name]), name), default="")
-    return f"{made}, mostly at {most}" if made and most and len(at) > 1 else made
+    deployment = max(at, key=lambda name: (abs(at[name]), name), default="")
+    return f"{explanation}, mostly at {deployment}" if explanation and deployment and len(at) > 1 else explanation
 
 
 def _spent(lines: Sequence[Line], calls: int) -> TermCost:
@@ -120,22 +124,24 @@ def _calls(conn: Connection[Any], days: Days) -> Calls:
 
 def _largest_change(lines: Sequence[Line], before: Sequence[Line]) -> tuple[tuple[str, str], int] | None:
     sums: dict[tuple[str, str], int] = {}
-    for each, sign in ((lines, 1), (before, -1)):
-        for line in each:
+    for period_lines, sign in ((lines, 1), (before, -1)):
+        for line in period_lines:
             key = (line.workload, line.term)
             sums[key] = sums.get(key, 0) + sign * line.amount
-    most = max(sums, key=lambda name: (abs(sums[name]), name), default=None)
-    return None if most is None or sums[most] == 0 else (most, sums[most])
+    largest = max(sums, key=lambda name: (abs(sums[name]), name), default=None)
+    return None if largest is None or sums[largest] == 0 else (largest, sums[largest])
 
 
 def _lines_of(lines: Sequence[Line], workloads: set[str]) -> list[Line]:
     return [line for line in lines if line.workload in workloads]
 
 
-def _unusual_messages(told: Sequence[dict[str, Any]], workloads: set[str], week: Days, changed: str) -> list[str]:
+def _unusual_messages(findings: Sequence[dict[str, Any]], workloads: set[str], week: Days, changed: str) -> list[str]:
     """Messages of the week's findings with their weekday (UTC): first those of the workload that changed most, then by
     severity."""
     subjects = {f"workload/{name}" for name in workloads}
-    found = [row for row in told if row["subject"] in subjects and week.since <= row["at"] < week.until]
-    first = sorted(found, key=lambda row: (row["subject"] != f"workload/{changed}", SEVERITIES.index(row["severity"])))
+    of_week = [row for row in findings if row["subject"] in subjects and week.since <= row["at"] < week.until]
+    first = sorted(
+        of_week, key=lambda row: (row["subject"] != f"workload/{changed}", SEVERITIES.index(row["severity"]))
+    )
     return [f"on {row['at'].astimezone(UTC):%A}, {row['message']}" for row in first]

@@ -21,15 +21,15 @@ WIDTH, MARGIN = 595.28, 48.0
 SHARPNESS = 2.0
 
 
-def report_pdf(found: Iterable[Section]) -> bytes:
+def report_pdf(report: Iterable[Section]) -> bytes:
     """All sections as one file. Raises `Invalid` where reportlab is not installed."""
     platypus, styles = _library("reportlab.platypus"), _styles()
-    told, out = list(found), io.BytesIO()
+    section_list, out = list(report), io.BytesIO()
     document = platypus.SimpleDocTemplate(
         out, pagesize=(WIDTH, 841.89), leftMargin=MARGIN, rightMargin=MARGIN, topMargin=MARGIN, bottomMargin=MARGIN,
-        title=told[0].heading, author="Groundplan", invariant=1,
+        title=section_list[0].heading, author="Groundplan", invariant=1,
     )  # fmt: skip
-    flow = [each for section in told for each in _section(platypus, styles, section)]
+    flow = [flowable for section in section_list for flowable in _section(platypus, styles, section)]
     document.build(flow, onFirstPage=_numbered, onLaterPages=_numbered)
     return out.getvalue()
 
@@ -57,11 +57,11 @@ def _section(platypus: Any, styles: dict[str, Any], section: Section) -> Iterato
 
 
 def _picture(platypus: Any, svg: str) -> Any:
-    """Ink that follows the page's colour is black on paper."""
+    """A picture as an image; ink in the page's own colour is black on paper."""
     import vl_convert  # noqa: PLC0415 -- heavy
 
     png: bytes = vl_convert.svg_to_png(svg.replace("currentColor", INK), scale=SHARPNESS)
-    width, height = (each / SHARPNESS for each in struct.unpack(">II", png[16:24]))
+    width, height = (pixels / SHARPNESS for pixels in struct.unpack(">II", png[16:24]))
     shrunk = min(1.0, (WIDTH - 2 * MARGIN) / width)
     return platypus.Image(io.BytesIO(png), width * shrunk, height * shrunk, hAlign="LEFT")
 

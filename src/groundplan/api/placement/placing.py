@@ -1,4 +1,4 @@
-"""What the placement routes share: facts of the served company, its plan, and its drift. Decides nothing."""
+"""Functions that the placement routes share: facts of the served company, its plan, and its drift. Decides nothing."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ def served_company(conn: Connection[Any], services: Services) -> Company:
     blueprint = current_blueprint(conn)
     now = services.clock.now()
     workspace = workspace_at(conn, blueprint.number)
-    found = company_facts(
+    company = company_facts(
         workspace, blueprint.deployments, blueprint, now.date(), read_observations(conn, workspace, now, True)
     )
-    return replace(found, speeds=placement_serving.calibrated_speeds(conn, now, found))
+    return replace(company, speeds=placement_serving.calibrated_speeds(conn, now, company))
 
 
 def run_view(
     services: Services, function: Callable[[CompanyPlan, *_Arguments], _Answer], *arguments: *_Arguments, plans: int = 1
 ) -> _Answer:
     """Run a function of `views` on the plan of the served company in the planning process, without holding a
-    transaction. Raises what the function raises, `Conflict` where the company cannot be placed, and `Unavailable`.
+    transaction. Raises what the function raises, `Conflict` if the company cannot be placed, and `Unavailable`.
     `plans`: how many plans the function makes."""
     with services.transaction() as conn:
         facts = served_company(conn, services)
@@ -87,30 +87,32 @@ def project_pilot(conn: Connection[Any], services: Services, workload: str) -> p
 def drift_charts(conn: Connection[Any], blueprint: Blueprint, now: datetime) -> list[drift.Chart]:
     """Charts of what the blueprint's placements expect against past whole days."""
     rows = daily_store.workload_days(conn, now - timedelta(days=DRIFT_DAYS))
-    seen: dict[str, list[dict[str, Any]]] = {}
+    observed: dict[str, list[dict[str, Any]]] = {}
     for row in rows:
         if row["day"] < now.date().isoformat():
             unit = row["usd"] / row["calls"]
-            named = {"usd_day": row["usd"], "calls_day": row["calls"], "unit_usd": unit}
-            seen.setdefault(row["workload"], []).append({**row, **named})
+            figures = {"usd_day": row["usd"], "calls_day": row["calls"], "unit_usd": unit}
+            observed.setdefault(row["workload"], []).append({**row, **figures})
     served = {item.name for item in blueprint.workloads}
     expected = {p.workload: p.expects for p in blueprint.placements if p.expects and p.workload in served}
-    return drift.build_charts(expected, seen)
+    return drift.build_charts(expected, observed)
 
 
 def served_company_or_none(conn: Connection[Any], services: Services) -> Company | None:
-    """As `served_company`; None where it raises."""
+    """As `served_company`; None if it raises."""
     try:
         return served_company(conn, services)
     except GroundplanError:
         return None
 
 
-def replan_comparison(facts: Company | None, found: list[drift.Chart]) -> dict[str, Any] | None:
-    """The comparison with a plan at the observed calls; None where that cannot be placed."""
+def replan_comparison(facts: Company | None, charts: list[drift.Chart]) -> dict[str, Any] | None:
+    """The comparison with a plan at the observed calls; None if that cannot be placed."""
     if facts is None:
         return None
-    loads = {each.workload: each.newest_factor for each in found if each.figure == "calls_day" and each.has_drifted}
+    loads = {
+        chart.workload: chart.newest_factor for chart in charts if chart.figure == "calls_day" and chart.has_drifted
+    }
     try:
         return plan_process.ask_plan(replan_json, facts, loads, plans=2)
     except (Conflict, Invalid):
@@ -124,8 +126,8 @@ def update_drift_findings(services: Services) -> int:
         blueprint = current_or_none(conn)
         if blueprint is None:
             return 0
-        found = drift_charts(conn, blueprint, services.clock.now())
-        drifting = [each for each in found if each.has_drifted]
+        charts = drift_charts(conn, blueprint, services.clock.now())
+        drifting = [chart for chart in charts if chart.has_drifted]
         facts = served_company_or_none(conn, services) if drifting else None
     try:
         fix = replan_comparison(facts, drifting)
@@ -133,17 +135,17 @@ def update_drift_findings(services: Services) -> int:
         fix = None
     owners = {item.name: next(iter(item.owners.get("architecture", ())), None) for item in blueprint.workloads}
     with services.transaction() as conn:
-        told = finding_store.replace_findings(conn, drift.drift_findings(found, owners, fix), kinds=[KIND])
-        return told.opened
+        changes = finding_store.replace_findings(conn, drift.drift_findings(charts, owners, fix), kinds=[KIND])
+        return changes.opened
 
 
 def parse_changes(sets: list[str], drop: list[str], demand: list[str], prices: list[str]) -> whatif.Changes:
     """Parse what-if changes. Raises `Invalid`, also where nothing is changed."""
-    found = whatif.parse_changes(sets, drop, demand, prices)
-    if not (found.sets or found.drop_sites or found.demand or found.prices):
+    changes = whatif.parse_changes(sets, drop, demand, prices)
+    if not (changes.sets or changes.drop_sites or changes.demand or changes.prices):
         raise Invalid(
             "nothing to change was given",
             code="what_if_nothing",
             hint="Give --set, --drop-site, --demand or --price, such as --demand support=x3.",
         )
-    return found
+    return changes

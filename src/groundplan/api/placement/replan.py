@@ -20,27 +20,27 @@ from groundplan.placement.drift import Chart
 
 
 def drifting_workloads(conn: Connection[Any], services: Services) -> list[Chart]:
-    """Charts of workloads whose calls differ materially from the plan. Raises `Conflict` where there are none."""
-    found = placing.drift_charts(conn, current_blueprint(conn), services.clock.now())
-    off = [each for each in found if each.figure == "calls_day" and each.has_drifted]
-    if not off:
+    """Charts of workloads whose calls differ materially from the plan. Raises `Conflict` if there are none."""
+    charts = placing.drift_charts(conn, current_blueprint(conn), services.clock.now())
+    drifted = [chart for chart in charts if chart.figure == "calls_day" and chart.has_drifted]
+    if not drifted:
         raise Conflict(
             "no workload has materially more or fewer calls than planned",
             code="replan_nothing",
             hint="`groundplan placement drift` shows plan and facts; any other drift needs a changed declaration.",
         )
-    return off
+    return drifted
 
 
 def release_replan(conn: Connection[Any], services: Services, actor: str, reason: str) -> dict[str, Any]:
-    """Release the declared files with the observed calls. Raises `Conflict`, and `Invalid` where today's rules refuse
+    """Release the declared files with the observed calls. Raises `Conflict`, and `Invalid` if today's rules refuse
     them."""
-    off = drifting_workloads(conn, services)
+    drifted = drifting_workloads(conn, services)
     number = current_blueprint(conn).number
     files = dict(store.blueprint(conn, number)["sources"])
-    calls = {each.workload: each.expected * each.newest_factor for each in off}
+    calls = {chart.workload: chart.expected * chart.newest_factor for chart in drifted}
     written = replace_traffic(files, workspace_at(conn, number), calls)
-    compared = placing.replan_comparison(placing.served_company_or_none(conn, services), off)
+    compared = placing.replan_comparison(placing.served_company_or_none(conn, services), drifted)
     released = services.releases.apply(conn, actor, written, reason)
     return {
         "calls_day": {name: round(value) for name, value in sorted(calls.items())},

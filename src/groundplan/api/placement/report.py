@@ -40,7 +40,7 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Section:
-    """One heading with what stands below it, in this order. Level 1 is the title of the whole."""
+    """A heading with its content, in this order; level 1 is the title of the report."""
 
     heading: str
     level: int = 2
@@ -68,17 +68,17 @@ def sections(plan: CompanyPlan, today: date) -> Iterator[Section]:
     yield from _reasons(plan)
     yield Section("Why not elsewhere", table=_exclusion_table(plan))
     yield Section("The months ahead", lines=tuple(multi_period.describe(multi_period.plan_ahead(plan))))
-    told = stress.report(plan, stress.Spreads())
-    yield Section(f"Under {told['futures']:,} sampled futures", lines=tuple(told["words"]))
+    stress_report = stress.report(plan, stress.Spreads())
+    yield Section(f"Under {stress_report['futures']:,} sampled futures", lines=tuple(stress_report["words"]))
     yield Section("What it rests on", lines=(*plan.notes, *_assumptions(plan)))
 
 
 def _placement_table(body: dict[str, Any]) -> Table:
     rows = []
     for row in body["workloads"]:
-        place = row["place"]
-        how = "to build: " if place["kind"] == "build" else ""
-        rows.append((row["workload"], place["site"], f"{how}{place['config']}", format_usd(row["usd_month"])))
+        deployment = row["place"]
+        how = "to build: " if deployment["kind"] == "build" else ""
+        rows.append((row["workload"], deployment["site"], f"{how}{deployment['config']}", format_usd(row["usd_month"])))
     return Table(("Workload", "Site", "On", "A month"), tuple(rows), frozenset({3}))
 
 
@@ -122,19 +122,19 @@ def _exclusion_table(plan: CompanyPlan) -> Table:
 
 def _assumptions(plan: CompanyPlan) -> Iterator[str]:
     """Defaults that the plan used, once each."""
-    found = {(d.primary.config, text) for d in plan.placements.values() for text in d.primary.assumed}
-    yield from (f"{config}: {text} (a default)" for config, text in sorted(found))
+    assumptions = {(d.primary.config, text) for d in plan.placements.values() for text in d.primary.assumed}
+    yield from (f"{config}: {text} (a default)" for config, text in sorted(assumptions))
     yield from (f"{name}: {text}" for name, w in sorted(plan.company.workloads.items()) for text in w.assumed)
 
 
 def report_html(plan: CompanyPlan, today: date) -> str:
     """The whole page."""
-    found = list(sections(plan, today))
-    title = escape(found[0].heading)
+    section_list = list(sections(plan, today))
+    title = escape(section_list[0].heading)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width">'
-        f"<title>{title}</title><style>{STYLE}</style></head><body>{''.join(map(_html, found))}</body></html>"
+        f"<title>{title}</title><style>{STYLE}</style></head><body>{''.join(map(_html, section_list))}</body></html>"
     )
 
 

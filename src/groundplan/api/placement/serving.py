@@ -24,24 +24,24 @@ BUSY_MS = 8 * 3_600_000
 
 def calibration_rows(conn: Connection[Any], now: datetime, company: Company) -> list[dict[str, Any]]:
     """Each deployment with its factors, and the model's median error before and with them."""
-    rows = daily_store.deployment_days(conn, now - timedelta(days=DAYS), now)
-    found = []
+    day_rows = daily_store.deployment_days(conn, now - timedelta(days=DAYS), now)
+    calibrated = []
     for name, facts in sorted(company.deployments.items()):
-        days = [row for row in rows if row["deployment"] == name]
-        told = _calibration_row(company, facts, days) if facts.hardware and days else None
-        if told is not None:
-            found.append(told)
-    return found
+        days = [row for row in day_rows if row["deployment"] == name]
+        calibration = _calibration_row(company, facts, days) if facts.hardware and days else None
+        if calibration is not None:
+            calibrated.append(calibration)
+    return calibrated
 
 
 def calibrated_speeds(conn: Connection[Any], now: datetime, company: Company) -> dict[tuple[str, str], OwnSpeed]:
     """(model, hardware) -> calibrated speed for plans, from the deployment with the most days."""
-    found: dict[tuple[str, str], OwnSpeed] = {}
-    for row in sorted(calibration_rows(conn, now, company), key=lambda each: (each["days"], each["deployment"])):
+    speeds: dict[tuple[str, str], OwnSpeed] = {}
+    for row in sorted(calibration_rows(conn, now, company), key=lambda item: (item["days"], item["deployment"])):
         times = row["corrected"]["first_token_ms"]
         spread = times["high"] / max(times["middle"], 0.01)
-        found[row["model"], row["hardware"]] = OwnSpeed(row["first_token_factor"], row["per_token_factor"], spread)
-    return found
+        speeds[row["model"], row["hardware"]] = OwnSpeed(row["first_token_factor"], row["per_token_factor"], spread)
+    return speeds
 
 
 def _calibration_row(company: Company, facts: DeploymentFacts, days: list[dict[str, Any]]) -> dict[str, Any] | None:
@@ -57,11 +57,11 @@ def _calibration_row(company: Company, facts: DeploymentFacts, days: list[dict[s
         for row in days
     ]  # fmt: skip
     predicted = shipped_model().predict_many(settings)
-    seen = [
+    observations = [
         ObservedDay(row["day"], row["first_token_ms"], max(row["per_token_ms"], 0.01), guess)
         for row, guess in zip(days, predicted, strict=True)
     ]
-    fit = calibrate(seen)
+    fit = calibrate(observations)
     if fit is None:
         return None
     corrected = fit.apply(predicted[-1])
@@ -83,6 +83,6 @@ def _calibration_row(company: Company, facts: DeploymentFacts, days: list[dict[s
 def _times_json(served: Serving) -> dict[str, dict[str, float]]:
     """Milliseconds, with the 90 % interval."""
     return {
-        name: {"middle": round(each.middle, 2), "low": round(each.low, 2), "high": round(each.high, 2)}
-        for name, each in (("first_token_ms", served.first_token), ("per_token_ms", served.per_token))
+        name: {"middle": round(times.middle, 2), "low": round(times.low, 2), "high": round(times.high, 2)}
+        for name, times in (("first_token_ms", served.first_token), ("per_token_ms", served.per_token))
     }

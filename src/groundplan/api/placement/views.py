@@ -38,10 +38,10 @@ def plan_json(plan: CompanyPlan, page: WorkloadPage | None) -> dict[str, Any]:
     among: frozenset[str] | None = None
     more: dict[str, Any] = {}
     if page is not None:
-        found = sorted(name for name in plan.placements if page.search.strip().lower() in name)
-        rest = [name for name in found if name > page.after]
-        among = frozenset(rest[: page.limit])
-        more = {"total": len(found), "next": rest[page.limit - 1] if len(rest) > page.limit else None}
+        matching = sorted(name for name in plan.placements if page.search.strip().lower() in name)
+        following = [name for name in matching if name > page.after]
+        among = frozenset(following[: page.limit])
+        more = {"total": len(matching), "next": following[page.limit - 1] if len(following) > page.limit else None}
     body = summary_json(plan, compare(plan), among) | more
     names = [row["workload"] for row in body["workloads"]]
     matrix = exclusion_matrix(plan, names)
@@ -56,16 +56,19 @@ def plan_body(plan: CompanyPlan, page: WorkloadPage | None) -> bytes:
 
 
 def explanation_json(plan: CompanyPlan, workload: str) -> dict[str, Any]:
-    """Why one workload is where it is, as figures and in words. Raises `NotFound`, `Conflict`."""
-    found = _explanation(plan, workload)
-    return {**to_json(found, list(explanation_sentences(found))), "curve": list(plan.company.workloads[workload].curve)}
+    """Why one workload is placed where it is, as figures and as text. Raises `NotFound`, `Conflict`."""
+    explanation = _explanation(plan, workload)
+    return {
+        **to_json(explanation, list(explanation_sentences(explanation))),
+        "curve": list(plan.company.workloads[workload].curve),
+    }
 
 
 def why_json(plan: CompanyPlan, workload: str) -> dict[str, Any]:
     """As `explanation_json`, in the shape of `groundplan why`."""
-    found = _explanation(plan, workload)
-    lines = list(explanation_sentences(found))
-    facts = {key: value for key, value in to_json(found, lines).items() if key != "words"}
+    explanation = _explanation(plan, workload)
+    lines = list(explanation_sentences(explanation))
+    facts = {key: value for key, value in to_json(explanation, lines).items() if key != "words"}
     return {"kind": "placement", "because": lines, "facts": facts}
 
 
@@ -111,9 +114,9 @@ def months_ahead_json(plan: CompanyPlan, months: int, step: int) -> dict[str, An
     return multi_period.to_json(multi_period.plan_ahead(plan, months, step))
 
 
-def alternatives_json(plan: CompanyPlan, asked: Mapping[str, float]) -> list[dict[str, Any]]:
+def alternatives_json(plan: CompanyPlan, own_weights: Mapping[str, float]) -> list[dict[str, Any]]:
     """The plan under other weights."""
-    return pareto_points(plan, own_weights=asked)
+    return pareto_points(plan, own_weights=own_weights)
 
 
 def board_report_html(plan: CompanyPlan, today: date) -> str:

@@ -1,4 +1,4 @@
-"""Approvals outside of the blueprint, their renewal, and who decides what."""
+"""Requests for approvals of what lies outside the blueprint, their renewal, and the list of who decides what."""
 
 from __future__ import annotations
 
@@ -37,7 +37,8 @@ QUESTIONS: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 
 
 class ApprovalBody(BaseModel):
-    """A request for approval. `what`: the declaration, to which approvals are bound."""
+    """A request for an approval. `what` is the declaration to approve: the approval is valid for exactly this
+    content."""
 
     model_config = ConfigDict(extra="forbid")
     kind: Literal["model", "prompt", "data", "policy", "exception", "rollout", "evidence"]
@@ -49,8 +50,8 @@ class ApprovalBody(BaseModel):
 
 
 class MissingBody(BaseModel):
-    """Request approval of everything that production uses without one: for one workload or all; as served, or as in
-    `files`."""
+    """A request for all approvals that production lacks, of one `workload` or of all; by the served blueprint, or by
+    the declarations in `files` if given."""
 
     model_config = ConfigDict(extra="forbid")
     reason: Reason
@@ -59,7 +60,7 @@ class MissingBody(BaseModel):
 
 
 class RenewalBody(BaseModel):
-    """Reason of a renewal."""
+    """The reason of a renewal."""
 
     model_config = ConfigDict(extra="forbid")
     reason: Reason
@@ -67,50 +68,56 @@ class RenewalBody(BaseModel):
 
 @router.post("/approvals", status_code=201)
 def request_approval(body: ApprovalBody, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Request approval of a model, a prompt, data for a purpose, or an audience of production. It then waits like any
-    change: approve, refuse and withdraw it at /api/changes. Evidence, policies and exceptions are requested where they
-    are made."""
+    """Request an approval of a model, a prompt, the use of data for a purpose, or the audience of a production
+    workload.
+
+    The request becomes a pending change, which is approved, refused and withdrawn at /api/changes. Approvals of
+    evidence, policies and exceptions are requested by their own routes.
+    """
     with services.release_turn() as conn:
-        asked = ApprovalRequest(body.kind, body.subject, body.what, body.reason)
-        made = services.releases.request_approval(conn, caller.actor, asked)
-    return _json(made)
+        request = ApprovalRequest(body.kind, body.subject, body.what, body.reason)
+        change = services.releases.request_approval(conn, caller.actor, request)
+    return _json(change)
 
 
 @router.post("/approvals/missing", status_code=201)
 def request_missing(body: MissingBody, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Request approval of every model version, prompt, and source for a purpose that production uses, or is declared to
-    use, without a valid one. Pending requests are listed, not repeated."""
+    """Request an approval for every model version, prompt, and source for a purpose that production uses, or is
+    declared to use, without a valid one. `asked` lists the requests, including those that were pending before; none is
+    repeated."""
     with services.release_turn() as conn:
-        made = services.releases.request_part_approvals(conn, caller.actor, body.reason, body.workload, body.files)
-    return {"asked": [_json(each) for each in made]}
+        changes = services.releases.request_part_approvals(conn, caller.actor, body.reason, body.workload, body.files)
+    return {"asked": [_json(change) for change in changes]}
 
 
 @router.get("/approvals")
 def approvals(
     services: ServicesDep, _: Reader, subject: Annotated[str | None, Query(max_length=160)] = None
 ) -> dict[str, Any]:
-    """Valid approvals, with their ends and the proof of each decision; only of one subject, if given. For a model also
-    how it has `changed`: what its upstreams report now, and did not when it was approved."""
+    """List the valid approvals, of one `subject` if given, with their expiry and the proof of each decision. For a
+    model, `changed` lists what its upstreams report now and did not report when it was approved."""
     with services.transaction() as conn:
-        found = [each for each in store.changes(conn, ["applied"]) if subject in (None, each.subject)]
-        flags = model_changes.changes_by_digest(services, conn)
-    return {"approvals": [{**_json(each), "changed": flags.get(each.digest, [])} for each in found]}
+        applied = [change for change in store.changes(conn, ["applied"]) if subject in (None, change.subject)]
+        model_changes_found = model_changes.changes_by_digest(services, conn)
+    return {
+        "approvals": [{**_json(change), "changed": model_changes_found.get(change.digest, [])} for change in applied]
+    }
 
 
 @router.post("/changes/{change_id}/renew", status_code=201)
 def renew(change_id: UUID, body: RenewalBody, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Request approval of the same content again, before its approval ends; serving goes on until then."""
+    """Request an approval of the same content again, before the current one expires; serving continues until then."""
     with services.transaction() as conn:
-        made = governance.request_renewal(conn, caller.actor, change_id, body.reason, at=services.clock.now())
-    return _json(made)
+        change = governance.request_renewal(conn, caller.actor, change_id, body.reason, at=services.clock.now())
+    return _json(change)
 
 
 @router.get("/who-decides")
 def who_decides(services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """Each question with the people who decide it: for the company, and for workloads and sources with holders of their
-    own."""
+    """List the people who decide each kind of question: holders of its duties for the company, and holders for single
+    workloads and sources."""
     with services.transaction() as conn:
-        held = [each for each in people.duties(conn) if each.person.active]
+        holdings = [holding for holding in people.duties(conn) if holding.person.active]
     return {
         "questions": [
             {
@@ -119,11 +126,15 @@ def who_decides(services: ServicesDep, _: Reader) -> dict[str, Any]:
                 "duties": [
                     {
                         "duty": duty,
-                        "company": [each.person.name for each in held if (each.subject, each.duty) == (COMPANY, duty)],
+                        "company": [
+                            holding.person.name
+                            for holding in holdings
+                            if (holding.subject, holding.duty) == (COMPANY, duty)
+                        ],
                         "own": [
-                            {"subject": each.subject, "name": each.person.name}
-                            for each in held
-                            if each.duty == duty and each.subject != COMPANY
+                            {"subject": holding.subject, "name": holding.person.name}
+                            for holding in holdings
+                            if holding.duty == duty and holding.subject != COMPANY
                         ],
                     }
                     for duty in duties
@@ -152,9 +163,10 @@ def _json(change: Change) -> dict[str, Any]:
         "waits_for": [{"subject": need.subject, "duty": need.duty} for need in change.open_needs],
         "approvals": [
             {
-                "person": each.person, "duty": each.duty, "decision": each.decision, "comment": each.comment,
-                "at": each.at, "withdrawn_at": each.withdrawn_at, "proof": each.proof, "evidence": each.is_evidence,
+                "person": approval.person, "duty": approval.duty, "decision": approval.decision,
+                "comment": approval.comment, "at": approval.at, "withdrawn_at": approval.withdrawn_at,
+                "proof": approval.proof, "evidence": approval.is_evidence,
             }
-            for each in change.approvals
+            for approval in change.approvals
         ],
     }  # fmt: skip

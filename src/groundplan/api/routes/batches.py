@@ -1,4 +1,4 @@
-"""Batches: how far each is, what it costs and what it holds. They are ordered at the gateway, with an API key."""
+"""Batches: progress, cost and disk usage. They are created at the gateway with an API key."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ router = protected_router("ledger")
 def batches(
     services: ServicesDep, _: Reader, workload: str | None = None, limit: Annotated[int, Query(ge=1, le=200)] = 50
 ) -> dict[str, Any]:
-    """The newest first, of all workloads or of one; and how much of the disk the files of each take."""
+    """List batches, newest first, of one `workload` or of all, and the disk space that their files take by workload."""
     with services.transaction() as conn:
-        found, files = batch_queries.batches(conn, workload, limit), batch_queries.files(conn, workload)
-        require_known_names(conn, [*found, *files], workload=workload)
-    return {"batches": found, "files": files}
+        listed, files = batch_queries.batches(conn, workload, limit), batch_queries.files(conn, workload)
+        require_known_names(conn, [*listed, *files], workload=workload)
+    return {"batches": listed, "files": files}

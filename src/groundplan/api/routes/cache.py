@@ -1,4 +1,4 @@
-"""Cached answers of a workload are cleared: none of them is given any more."""
+"""Clears the cached answers of a workload."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ router = protected_router("cache")
 
 
 class Clear(BaseModel):
-    """Whose answers."""
+    """The workload whose cached answers are cleared."""
 
     model_config = ConfigDict(extra="forbid")
     workload: Annotated[str, StringConstraints(min_length=1, max_length=63)]
@@ -26,7 +26,8 @@ class Clear(BaseModel):
 
 @router.post("/cache/clear")
 def clear(body: Clear, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Answers given before are given to nobody any more. Gateways acknowledge within a second."""
+    """Invalidate all cached answers of a workload. Gateways acknowledge within a second; `effective` lists those that
+    have."""
     authorize(caller, "clear", f"workload/{body.workload}")
     with services.transaction() as conn:
         workload = require_workload(current_blueprint(conn), body.workload)

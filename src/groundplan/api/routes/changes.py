@@ -1,4 +1,4 @@
-"""From declarations to the next blueprint: plan, apply, roll back; and approvals of pending changes."""
+"""Plan, apply and roll back declarations, and decide pending changes."""
 
 from __future__ import annotations
 
@@ -38,15 +38,15 @@ Reason = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 
 
 class Declared(BaseModel):
-    """The YAML files of a workspace by path relative to it."""
+    """The YAML files of a workspace, by path relative to it."""
 
     model_config = ConfigDict(extra="forbid")
     files: Annotated[dict[FileName, FileText], Field(min_length=1, max_length=MAX_FILES)]
 
 
 class Apply(Declared):
-    """`folder` (only from the local operator) is where the documents of the sources are; `base` the number of the
-    blueprint that the files were taken from."""
+    """Files to apply. `folder` (local operator only) is the workspace folder, where documents of its sources are found;
+    `base` is the number of the blueprint that the files were taken from."""
 
     reason: Reason = "applied"
     folder: str | None = None
@@ -54,7 +54,8 @@ class Apply(Declared):
 
 
 class Rollback(BaseModel):
-    """`to` is a blueprint's number; the one before the current by default."""
+    """`to` is the number of the blueprint to restore; by default the one before the current one. `without_revoked`
+    leaves out what was revoked since, instead of refusing the rollback."""
 
     model_config = ConfigDict(extra="forbid")
     to: Annotated[int, Field(ge=1)] | None = None
@@ -63,7 +64,8 @@ class Rollback(BaseModel):
 
 
 class Decision(BaseModel):
-    """One need of a change; both left out: all needs whose duty you hold."""
+    """The requirement of a change to decide; without `subject` and `duty`, all requirements whose duty the caller
+    holds."""
 
     model_config = ConfigDict(extra="forbid")
     subject: str | None = None
@@ -76,22 +78,27 @@ class Decision(BaseModel):
 
 @router.post("/plan")
 def plan(body: Declared, services: ServicesDep, caller: Reader) -> dict[str, Any]:
-    """What an apply of these files would do to blueprint `base`; changes nothing. Refusals are part of the answer, and
-    `notes` say what somebody changed and these files take back."""
+    """Show what applying these files would change in the served blueprint, whose number is `base`; changes nothing.
+    Refusals are part of the response. `notes` name changes by other people that these files would revert."""
     with services.release_turn() as conn:
         value = services.releases.plan(conn, body.files)
-        served, still = release.load_blueprint(conn), {(each["subject"], each["digest"]) for each in value["pending"]}
+        served, still_pending = (
+            release.load_blueprint(conn),
+            {(change["subject"], change["digest"]) for change in value["pending"]},
+        )
         base = 0 if served is None else served.number
-        back = changes_since_base.reverted_changes(conn, caller, base, value["differences"])
-        gone = [each for each in _pending_file_changes(conn) if (each.subject, each.digest) not in still]
-        back += (
-            changes_since_base.superseded_changes(conn, caller, gone, {subject for subject, _ in still})
+        reverted = changes_since_base.reverted_changes(conn, caller, base, value["differences"])
+        superseded = [
+            change for change in _pending_file_changes(conn) if (change.subject, change.digest) not in still_pending
+        ]
+        reverted += (
+            changes_since_base.superseded_changes(conn, caller, superseded, {subject for subject, _ in still_pending})
             if not value["refusals"]
             else []
         )
     value["notes"] = [
         *value["notes"],
-        *back,
+        *reverted,
         *router_evaluations.plan_notes(services, body.files, value["differences"]),
     ]
     return {"base": base, **value}
@@ -99,24 +106,26 @@ def plan(body: Declared, services: ServicesDep, caller: Reader) -> dict[str, Any
 
 @router.post("/apply")
 def apply(body: Apply, request: Request, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Make the next blueprint. What needs an approval becomes a pending change. With `base` 409 (`base_moved`) where
-    somebody declared something else after that blueprint; `notes` say what these files took back of what others did,
-    and which deployments have no key here."""
+    """Make the next blueprint from these files. Parts that need an approval become pending changes.
+
+    If `base` is given and somebody changed the declarations after that blueprint, responds with 409 (`base_moved`).
+    `notes` name changes by other people that these files reverted, and deployments whose key cannot be resolved here.
+    """
     authorize(caller, "release", "company")
     changes_since_base.reject_if_match(request.headers.get("if-match"))
     if body.folder is not None and not caller.operator:
         raise Denied("only the local operator may name a folder", code="operator_only", hint="Leave `folder` out.")
     with services.release_turn() as conn:
         changes_since_base.check_base(conn, caller, body.base)
-        value, back = _apply_files(conn, services, caller, body)
+        value, reverted = _apply_files(conn, services, caller, body)
         served = release.load_blueprint(conn)
     value["notes"] = [
-        *back,
+        *reverted,
         *health.missing_key_problems(served),
         *router_evaluations.inactive_router_notes(services, body.files),
     ]
-    if body.folder is not None and (unnoted := services.remember_folder(Path(body.folder))):
-        value["notes"].append(unnoted)
+    if body.folder is not None and (problem := services.remember_folder(Path(body.folder))):
+        value["notes"].append(problem)
     request.app.state.indexer.request_all()
     return value
 
@@ -124,32 +133,36 @@ def apply(body: Apply, request: Request, services: ServicesDep, caller: SignedIn
 def _apply_files(
     conn: Connection[Any], services: Services, caller: Caller, body: Apply
 ) -> tuple[dict[str, Any], list[str]]:
-    """Apply the files; returns (result, sentences on changes of others that they reverted)."""
+    """Apply the files; returns (result, sentences on changes by other people that they reverted)."""
     release.lock_releases(conn)
     before = release.load_blueprint(conn)
-    waited = _pending_file_changes(conn)
+    pending_before = _pending_file_changes(conn)
     value = services.releases.apply(conn, caller.actor, body.files, body.reason)
-    still = {each.id: each.subject for each in _pending_file_changes(conn)}
-    gone = [each for each in waited if each.id not in still]
+    still_pending = {change.id: change.subject for change in _pending_file_changes(conn)}
+    superseded = [change for change in pending_before if change.id not in still_pending]
     changes_since_base.check_superseded(
-        conn, caller, body.base, [each for each in gone if each.subject not in still.values()]
+        conn, caller, body.base, [change for change in superseded if change.subject not in still_pending.values()]
     )
-    back = changes_since_base.superseded_changes(conn, caller, gone, still.values())
+    reverted = changes_since_base.superseded_changes(conn, caller, superseded, still_pending.values())
     after = release.load_blueprint(conn)
     if before is not None and after is not None and after.number != before.number:
-        changed = [difference_json(each) for each in differences(before, after)]
-        back = [*changes_since_base.reverted_changes(conn, caller, before.number, changed), *back]
-    return value, back
+        changed_fields = [difference_json(change) for change in differences(before, after)]
+        reverted = [*changes_since_base.reverted_changes(conn, caller, before.number, changed_fields), *reverted]
+    return value, reverted
 
 
 def _pending_file_changes(conn: Connection[Any]) -> list[Change]:
-    """Pending changes of applied files; each apply replaces them."""
-    return [each for each in changes.pending_changes(conn) if each.type not in REQUEST_DUTIES and each.renews is None]
+    """Pending changes of declared files, without requests for approvals and renewals; each apply replaces them."""
+    return [
+        change
+        for change in changes.pending_changes(conn)
+        if change.type not in REQUEST_DUTIES and change.renews is None
+    ]
 
 
 @router.post("/rollback")
 def rollback(body: Rollback, request: Request, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Make blueprint n+1 with the content of an earlier one, decided again by today's rules."""
+    """Make the next blueprint with the content of an earlier one, checked again by today's rules."""
     authorize(caller, "rollback", "company")
     with services.release_turn() as conn:
         value = services.releases.rollback(conn, caller.actor, body.to, body.without_revoked, body.reason)
@@ -165,35 +178,39 @@ def list_changes(
     before: UUID | None = None,
     limit: Annotated[int, Query(ge=1, le=PAGE)] = PAGE,
 ) -> dict[str, Any]:
-    """Requested changes, newest first, with what they wait for and what was decided; continue with `before` =
-    `next`."""
+    """List changes, newest first, with open requirements and decisions; for the next page pass `next` as `before`."""
     with services.transaction() as conn:
-        found = store.changes(conn, state, limit + 1, before)
-        shown = _with_names(conn, caller, with_approvals(conn, found[:limit]))
-    return {"changes": shown, "next": str(shown[-1]["id"]) if len(found) > limit else None}
+        rows = store.changes(conn, state, limit + 1, before)
+        shown = _with_names(conn, caller, with_approvals(conn, rows[:limit]))
+    return {"changes": shown, "next": str(shown[-1]["id"]) if len(rows) > limit else None}
 
 
 @router.get("/changes/{change_id}")
 def one_change(change_id: UUID, services: ServicesDep, caller: Reader) -> dict[str, Any]:
-    """One change with its declared files, what of it is `missing` an approval of its own, of an approved model how it
-    has `changed` since, and of a learned router that it brings in how it was evaluated (`routing`)."""
+    """One change with its declared files.
+
+    `missing` lists the parts of it that need an approval of their own. `changed` lists, for an approved model, what its
+    upstreams report now and did not report when it was approved. `routing` is the evaluation of a learned router that
+    the change introduces.
+    """
     with services.transaction() as conn:
-        found = _with_names(conn, caller, with_approvals(conn, [store.change(conn, change_id)]))[0]
+        change = _with_names(conn, caller, with_approvals(conn, [store.change(conn, change_id)]))[0]
         changed = (
-            model_changes.changes_by_digest(services, conn).get(found["digest"], [])
-            if found["state"] == "applied"
+            model_changes.changes_by_digest(services, conn).get(change["digest"], [])
+            if change["state"] == "applied"
             else []
         )
-        routing = router_evaluations.change_evaluation(services, conn, found)
+        routing = router_evaluations.change_evaluation(services, conn, change)
     missing = services.releases.unapproved_parts(services.transaction, change_id)
-    return {**found, "missing": missing, "changed": changed, "routing": routing}
+    return {**change, "missing": missing, "changed": changed, "routing": routing}
 
 
 @router.post("/changes/{change_id}/approve")
 def approve(
     change_id: UUID, body: Decision, request: Request, services: ServicesDep, caller: SignedIn
 ) -> dict[str, Any]:
-    """Agree, by a duty that you hold. When the last need is met, the change becomes the next blueprint."""
+    """Approve by a duty that the caller holds. When the last requirement is met, the change becomes the next
+    blueprint."""
     approver = approver_of(caller)
     with services.release_turn() as conn:
         value = services.releases.approve(conn, approver, change_id, body.answer())
@@ -203,7 +220,7 @@ def approve(
 
 @router.post("/changes/{change_id}/refuse")
 def refuse(change_id: UUID, body: Decision, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Say no, by a duty that you hold, or as the operator; the change is refused."""
+    """Refuse by a duty that the caller holds, or as the operator; the change is then refused as a whole."""
     approver = None if caller.operator else approver_of(caller)
     with services.release_turn() as conn:
         return services.releases.refuse(conn, approver, change_id, body.answer())
@@ -211,8 +228,9 @@ def refuse(change_id: UUID, body: Decision, services: ServicesDep, caller: Signe
 
 @router.post("/changes/{change_id}/withdraw")
 def withdraw(change_id: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Take back a change that you asked for, or an approval that you gave. Where that ends something, `effective` says
-    which gateways serve without it; those cut off are named with until when they may still serve it."""
+    """Withdraw a change that the caller requested, or an approval that the caller gave. If that ends something in
+    service, `effective` says which gateways have acknowledged it; each disconnected one is listed with the time until
+    which it may still serve it."""
     with services.release_turn() as conn:
         value = services.releases.withdraw(conn, caller.actor, change_id)
     if value["blueprint"] is not None:
@@ -233,50 +251,56 @@ def approver_of(caller: Caller) -> Approver:
 
 
 def _with_names(conn: Connection[Any], caller: Caller, changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Changes with `requested_by_name`, `with_holders`, and the name of the person that an exception is for."""
-    excepted = [each for change in changes if change["type"] == "exception" for each in change["summary"]["fields"]]
-    excepted = [each for each in excepted if each["field"] == "person"]
+    """Add `requested_by_name`, the names of deciders (`with_holders`), and the name of the person an exception is
+    for."""
+    exception_fields = [
+        field for change in changes if change["type"] == "exception" for field in change["summary"]["fields"]
+    ]
+    exception_fields = [field for field in exception_fields if field["field"] == "person"]
     asked_by = {str(change["requested_by"]) for change in changes}
-    names = load_names(conn, caller, asked_by | {f"person:{each['new']}" for each in excepted if _is_id(each["new"])})
-    for each in excepted:
-        each["new"] = names.people.get(f"person:{each['new']}", each["new"])
+    names = load_names(
+        conn, caller, asked_by | {f"person:{field['new']}" for field in exception_fields if _is_id(field["new"])}
+    )
+    for field in exception_fields:
+        field["new"] = names.people.get(f"person:{field['new']}", field["new"])
     for change in changes:
         change["requested_by_name"] = names.of(change["requested_by"])
     return with_holders(conn, caller, changes)
 
 
 def with_holders(conn: Connection[Any], caller: Caller, changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Changes with, in each of `waits_for`, the names of the `people` who may decide, and `mine` where you may."""
-    waiting = {(need["subject"], need["duty"]) for change in changes for need in change["waits_for"]}
-    holding = governance.holders_of(conn, waiting)
+    """Add to each item of `waits_for` the names of the `people` who may decide it, and `mine`: whether the caller
+    may."""
+    needs = {(need["subject"], need["duty"]) for change in changes for need in change["waits_for"]}
+    holders_by_need = governance.holders_of(conn, needs)
     for change in changes:
         change["waits_for"] = [
             {
                 **need,
-                "people": [who.name for who in found],
-                "mine": any(who.person_id == caller.person for who in found),
+                "people": [holder.name for holder in holders],
+                "mine": any(holder.person_id == caller.person for holder in holders),
             }
             for need in change["waits_for"]
-            for found in [holding[need["subject"], need["duty"]]]
+            for holders in [holders_by_need[need["subject"], need["duty"]]]
         ]
     return changes
 
 
 def with_approvals(conn: Connection[Any], changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Changes with `approvals` and `waits_for`: needs without a valid approval of the same digest; for pending changes,
+    """Add `approvals` and `waits_for`, the needs without a valid approval of the same digest. For a pending change,
     approvals of people who have left do not count."""
-    found = store.approvals(conn, [change["id"] for change in changes])
+    approvals = store.approvals(conn, [change["id"] for change in changes])
     for change in changes:
-        mine = [row for row in found if row["change_id"] == change["id"]]
+        of_change = [row for row in approvals if row["change_id"] == change["id"]]
         met = {
             (row["subject"], row["duty"])
-            for row in mine
+            for row in of_change
             if row["decision"] == "approved"
             and row["withdrawn_at"] is None
             and row["digest"] == change["digest"]
             and (row["here"] or change["state"] != "pending")
         }
-        change["approvals"] = mine
+        change["approvals"] = of_change
         change["waits_for"] = [need for need in change["needs"] if (need["subject"], need["duty"]) not in met]
     return changes
 

@@ -1,4 +1,5 @@
-"""Control frameworks, evidence, the register, risk, and what auditors take away. Reading needs any duty."""
+"""Control frameworks, evidence, the register of AI assets, risk, and exports for auditors. Reading requires any
+duty."""
 
 from __future__ import annotations
 
@@ -47,13 +48,13 @@ FileName = Annotated[str, StringConstraints(min_length=1, max_length=300)]
 
 
 class EvidenceBody(BaseModel):
-    """Evidence that a person gives."""
+    """Evidence that a person provides."""
 
     model_config = ConfigDict(extra="forbid")
     what: Annotated[str, StringConstraints(min_length=1, max_length=120)]
-    """`FRAMEWORK/CONTROL`, or a check that facts cannot show."""
+    """`FRAMEWORK/CONTROL`, or the name of a check that cannot be derived from facts."""
     workload: Annotated[str, StringConstraints(max_length=63)] | None = None
-    """None: for the company as a whole."""
+    """None: the company as a whole."""
     type: Literal["test", "drill", "review", "document"] = "document"
     says: Text
     days: Annotated[int, Field(ge=1, le=1098)] = 180
@@ -63,14 +64,14 @@ class EvidenceBody(BaseModel):
 
 
 class WithdrawalBody(BaseModel):
-    """Reason of a withdrawal."""
+    """The reason of a withdrawal."""
 
     model_config = ConfigDict(extra="forbid")
     reason: Text
 
 
 class OscalImport(BaseModel):
-    """OSCAL documents by file name. `name`: of the framework, if they make only one."""
+    """OSCAL documents by file name. `name` is the name of the resulting framework, if there is only one."""
 
     model_config = ConfigDict(extra="forbid")
     files: Annotated[dict[FileName, str], Field(min_length=1, max_length=100)]
@@ -80,19 +81,19 @@ class OscalImport(BaseModel):
 
 @router.get("/frameworks")
 def list_frameworks(services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """Frameworks in force, with the coverage of each workload."""
+    """List the frameworks in force, with the coverage of each workload."""
     now = services.clock.now()
     with services.transaction() as conn:
-        known = controls.decisive_evidence(conn, now)
-        found = controls.frameworks(conn, now)
+        evidence = controls.decisive_evidence(conn, now)
+        frameworks = controls.frameworks(conn, now)
     return {
         "frameworks": [
             {
-                "name": one.framework.name, "title": one.framework.title, "owner": one.owner,
-                "source": one.framework.source, "as_of": one.framework.as_of, "controls": len(one.controls),
-                "coverage": {name: coverage(each) for name, each in assess(one, known, now).items()},
+                "name": applied.framework.name, "title": applied.framework.title, "owner": applied.owner,
+                "source": applied.framework.source, "as_of": applied.framework.as_of, "controls": len(applied.controls),
+                "coverage": {name: coverage(statuses) for name, statuses in assess(applied, evidence, now).items()},
             }
-            for one in found
+            for applied in frameworks
         ]
     }  # fmt: skip
 
@@ -106,23 +107,23 @@ def show_framework(
     after: Annotated[str, Query(max_length=63)] = "",
     limit: Annotated[int | None, Query(ge=1, le=1000)] = None,
 ) -> dict[str, Any]:
-    """Every control of a framework for every workload, with its evidence and what is missing. `search`: only workloads
-    with this in their names. `limit`: number of workloads; `next`: value of `after` for the next page; `total`: number
-    of all."""
+    """The state of every control of a framework for each workload, with its evidence and what is missing, sorted by
+    workload. `search`: part of the workload's name. For the next page pass `next` as `after`; `total` counts all
+    matching workloads."""
     now = services.clock.now()
     with services.transaction() as conn:
-        one = _find_framework(conn, name, now)
-        found = sorted(each for each in one.workloads if search.strip().lower() in each)
-        rest = [each for each in found if each > after]
-        shown = tuple(rest[:limit])
-        known = controls.decisive_evidence(conn, now, workloads=shown)
-        board = controls.framework_json(replace(one, workloads=shown), known, now)
-        return {**board, "total": len(found), "next": shown[-1] if len(shown) < len(rest) else None}
+        applied = _find_framework(conn, name, now)
+        matching = sorted(workload for workload in applied.workloads if search.strip().lower() in workload)
+        following = [workload for workload in matching if workload > after]
+        page = tuple(following[:limit])
+        evidence = controls.decisive_evidence(conn, now, workloads=page)
+        value = controls.framework_json(replace(applied, workloads=page), evidence, now)
+        return {**value, "total": len(matching), "next": page[-1] if len(page) < len(following) else None}
 
 
 @router.get("/checks")
 def list_checks(_: Reader) -> dict[str, Any]:
-    """The checks that controls may need."""
+    """List the checks that controls can require."""
     return {
         "checks": [
             {
@@ -143,19 +144,20 @@ def list_evidence(
     before: datetime | None = None,
     limit: int = 200,
 ) -> dict[str, Any]:
-    """Evidence, newest first. `leaf_index`: its index in the audit log; `expired`: whether it has ended."""
+    """List evidence, newest first. `leaf_index` is its index in the audit log; `expired` says whether its validity has
+    ended."""
     now = services.clock.now()
     with services.transaction() as conn:
-        found = evidence_store.list_evidence(
+        rows = evidence_store.list_evidence(
             conn, subject=subject, what=what, before=before, limit=max(1, min(limit, 1000))
         )
-    return {"evidence": [{**each, "expired": each["valid_until"] <= now} for each in found]}
+    return {"evidence": [{**row, "expired": row["valid_until"] <= now} for row in rows]}
 
 
 @router.post("/evidence")
 def add_evidence(body: EvidenceBody, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Add evidence that facts cannot show: a document, a review, a drill, a test. Its digest is in the audit log. If
-    the company requires approval of evidence, it counts once its `change` is approved."""
+    """Add evidence that cannot be derived from facts: a document, a review, a drill or a test. Its digest is written to
+    the audit log. If the company requires approvals of evidence, it counts only once its `change` is approved."""
     subject = "company" if body.workload is None else f"workload/{body.workload}"
     require_duty(caller, EVIDENCE_DUTIES, subject)
     detail = {"sha256": body.sha256} if body.sha256 else {}
@@ -163,26 +165,26 @@ def add_evidence(body: EvidenceBody, services: ServicesDep, caller: SignedIn) ->
         current = controls.current(conn)
         if body.workload is not None:
             require_workload(current.blueprint, body.workload)
-        given = service.NewEvidence(
+        new_evidence = service.NewEvidence(
             what=body.what, subject=subject, type=body.type, says=body.says, days=body.days, detail=detail,
             link=body.link,
         )  # fmt: skip
-        demanded = APPROVED in current.blueprint.approved_parts
-        seats = effective_terms(current).seats if demanded else None
-        kept, change = service.add_evidence(conn, caller.actor, given, services.clock.now(), seats=seats)
+        needs_approval = APPROVED in current.blueprint.approved_parts
+        seats = effective_terms(current).seats if needs_approval else None
+        evidence, change = service.add_evidence(conn, caller.actor, new_evidence, services.clock.now(), seats=seats)
     return {
-        "id": kept.id, "what": kept.what, "subject": kept.subject, "valid_until": kept.valid_until,
-        "digest": kept.digest, "change": None if change is None else change.id,
+        "id": evidence.id, "what": evidence.what, "subject": evidence.subject, "valid_until": evidence.valid_until,
+        "digest": evidence.digest, "change": None if change is None else change.id,
     }  # fmt: skip
 
 
 @router.post("/evidence/collect")
 def collect_evidence(services: ServicesDep, caller: SignedIn, request: Request) -> dict[str, Any]:
-    """Judge the facts now instead of within ten minutes."""
+    """Collect evidence from facts now instead of in the next round, which follows within ten minutes."""
     require_duty(caller, EVIDENCE_DUTIES, "company")
     log_check = request.app.state.log_check
-    done = controls.collect(services, lambda: controls.last_verification(log_check))
-    return {"added": done.added, "kept": done.kept}
+    collected = controls.collect(services, lambda: controls.last_verification(log_check))
+    return {"added": collected.added, "kept": collected.kept}
 
 
 @router.post("/evidence/{evidence_id}/withdraw")
@@ -198,18 +200,18 @@ def withdraw_evidence(
 
 @router.get("/register")
 def list_register(services: ServicesDep, _: Reader, kind: Kind = "") -> dict[str, Any]:
-    """The register: models, deployments, providers, prompts, integrations, tools, sources and workloads, with what is
-    missing."""
+    """List the register: models, deployments, providers, prompts, integrations, tools, sources and workloads, each with
+    what is missing."""
     with services.transaction() as conn:
         entries = _entries(conn, services.clock.now())
         teams = {name: doc.team for name, doc in controls.current(conn).workspace.workloads.items() if doc.team}
-    shown = [each.to_json() for each in entries if kind in ("", each.kind)]
-    return {"entries": shown, "overlaps": overlaps(entries, teams)}
+    listed = [entry.to_json() for entry in entries if kind in ("", entry.kind)]
+    return {"entries": listed, "overlaps": overlaps(entries, teams)}
 
 
 @router.get("/register/{kind}/{name:path}", response_class=PlainTextResponse)
 def register_card(kind: str, name: str, services: ServicesDep, _: Reader) -> PlainTextResponse:
-    """The card of one entry in Markdown."""
+    """The card of one register entry, in Markdown. Raises `NotFound` (`register_unknown`)."""
     with services.transaction() as conn:
         entry = next((e for e in _entries(conn, services.clock.now()) if e.kind == kind and e.name == name), None)
     if entry is None:
@@ -230,8 +232,9 @@ async def find_shadow_ai(
     also: Annotated[list[str] | None, Query(max_length=64)] = None,
     bill: bool = False,
 ) -> dict[str, Any]:
-    """Calls to providers in the lines of a proxy's log (the body, at most 64 MiB), or, with `bill`, charges of
-    providers in the lines of a bill, of expenses or of a card's statement; undeclared ones are findings."""
+    """Find AI use that is not declared: calls to providers in the lines of a proxy log (the body, at most 64 MiB), or,
+    with `bill`, charges by providers in the lines of a bill, an expense report or a card statement. Undeclared hosts
+    become findings."""
     require_duty(caller, EVIDENCE_DUTIES, "company")
     lines = (await _read_text(request)).splitlines()
     return await run_in_threadpool(_find_shadow_ai, services, caller, lines, tuple(also or ()), bill)
@@ -241,40 +244,40 @@ def _find_shadow_ai(
     services: ServicesDep, caller: SignedIn, lines: list[str], also: tuple[str, ...], bill: bool
 ) -> dict[str, Any]:
     with services.transaction() as conn:
-        declared = [urlsplit(each.url).hostname or "" for each in controls.current(conn).blueprint.deployments]
-        found = (find_charges if bill else find_calls)(lines, declared, also)
-        for each in found:
-            if not each.declared:
-                finding_store.report(conn, _undeclared_finding(each, bill))
-        told = {"bill": bill, "lines": len(lines), "undeclared": [each.host for each in found if not each.declared]}
-        record(conn, action="register.shadow", actor=caller.actor, subject="company", detail=told)
+        declared = [urlsplit(use.url).hostname or "" for use in controls.current(conn).blueprint.deployments]
+        uses = (find_charges if bill else find_calls)(lines, declared, also)
+        for use in uses:
+            if not use.declared:
+                finding_store.report(conn, _undeclared_finding(use, bill))
+        detail = {"bill": bill, "lines": len(lines), "undeclared": [use.host for use in uses if not use.declared]}
+        record(conn, action="register.shadow", actor=caller.actor, subject="company", detail=detail)
     return {
         "lines": len(lines),
         "hosts": [
             {
-                "host": each.host, "provider": each.provider, "declared": each.declared, "calls": each.calls,
-                "callers": len(each.callers),
+                "host": use.host, "provider": use.provider, "declared": use.declared, "calls": use.calls,
+                "callers": len(use.callers),
             }
-            for each in found
+            for use in uses
         ],
     }  # fmt: skip
 
 
-def _undeclared_finding(each: ShadowUse, bill: bool) -> Finding:
-    called = f"{each.host} ({each.provider}) is undeclared: {each.calls} calls, {len(each.callers)} callers."
+def _undeclared_finding(use: ShadowUse, bill: bool) -> Finding:
+    called = f"{use.host} ({use.provider}) is undeclared: {use.calls} calls, {len(use.callers)} callers."
     return Finding(
         kind="governance.shadow_ai", subject="company", severity="high",
-        mark=f"bill {each.host}" if bill else each.host,
-        message=f"{each.host} is undeclared and paid: {each.calls} lines of a bill." if bill else called,
+        mark=f"bill {use.host}" if bill else use.host,
+        message=f"{use.host} is undeclared and paid: {use.calls} lines of a bill." if bill else called,
         hint="Find out what it is used for; declare the workload with an owner and a budget, or block that connection.",
-        detail={"host": each.host, "provider": each.provider, "calls": each.calls, "callers": len(each.callers)},
+        detail={"host": use.host, "provider": use.provider, "calls": use.calls, "callers": len(use.callers)},
     )  # fmt: skip
 
 
 async def _read_text(request: Request) -> str:
     data = bytearray()
-    async for piece in request.stream():
-        data += piece
+    async for chunk in request.stream():
+        data += chunk
         if len(data) > MAX_LOG_BYTES:
             raise TooLarge("the log is too large", code="log_size", hint="Send at most 64 MiB at once.")
     return data.decode("utf-8", "replace")
@@ -282,16 +285,16 @@ async def _read_text(request: Request) -> str:
 
 @router.get("/risk")
 def list_risk(services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """The declared risk of each served workload, its class under the EU AI Act, and the dates that are known."""
+    """The declared risk of each served workload, its class under the EU AI Act, and the known dates of application."""
     with services.transaction() as conn:
         current = controls.current(conn)
-    names = sorted(each.name for each in current.blueprint.workloads)
+    names = sorted(workload.name for workload in current.blueprint.workloads)
     return {"workloads": [_risk_json(current, name) for name in names], "timeline": timeline()}
 
 
 @router.post("/imports/oscal")
 def convert_oscal(body: OscalImport, _: Reader) -> dict[str, Any]:
-    """Convert OSCAL catalogs, profiles and component definitions to `kind: framework`; changes nothing."""
+    """Convert OSCAL catalogs, profiles and component definitions to `kind: framework` documents; stores nothing."""
     if not is_email(body.owner):
         raise Invalid("the owner is not an e-mail address", code="email_syntax", hint="Write ana@acme.example.")
     return import_oscal(body.files, body.owner, body.name).body()
@@ -305,27 +308,27 @@ def export_oscal(
     document: Document | Literal["assessment-results"] = "assessment-results",
     workload: Annotated[str | None, Query(max_length=63)] = None,
 ) -> dict[str, Any]:
-    """Assessment results in OSCAL 1.1.2, of all workloads or of one; or the controls as a catalog, the selected ones as
-    a profile, and automatic checks as a component definition."""
+    """Export OSCAL 1.1.2: the assessment results of one workload or of all, the controls as a catalog, the selected
+    controls as a profile, or the automatic checks as a component definition."""
     now = services.clock.now()
     with services.transaction() as conn:
-        one = _find_framework(conn, name, now)
+        applied = _find_framework(conn, name, now)
         current = controls.current(conn)
-        told: dict[str, str] = {"framework": name, "document": document}
+        detail: dict[str, str] = {"framework": name, "document": document}
         if workload is not None:
-            one = replace(one, workloads=(require_workload(current.blueprint, workload).name,))
-            told["workload"] = workload
-        known = controls.decisive_evidence(conn, now, workloads=one.workloads)
-        record(conn, action="export.oscal", actor=caller.actor, subject="company", detail=told)
+            applied = replace(applied, workloads=(require_workload(current.blueprint, workload).name,))
+            detail["workload"] = workload
+        evidence = controls.decisive_evidence(conn, now, workloads=applied.workloads)
+        record(conn, action="export.oscal", actor=caller.actor, subject="company", detail=detail)
     company = current.blueprint.company
     if document != "assessment-results":
-        return oscal_document(document, one, current.workspace.frameworks[name], company, now)
-    return assessment_results(one, assess(one, known, now), company, now, now - PERIOD)
+        return oscal_document(document, applied, current.workspace.frameworks[name], company, now)
+    return assessment_results(applied, assess(applied, evidence, now), company, now, now - PERIOD)
 
 
 @router.get("/exports/cyclonedx")
 def export_cyclonedx(services: ServicesDep, caller: Reader) -> dict[str, Any]:
-    """The register as a CycloneDX 1.6 bill of materials."""
+    """Export the register as a CycloneDX 1.6 bill of materials."""
     with services.transaction() as conn:
         current = controls.current(conn)
         entries = controls.register_entries(conn, current, services.clock.now())
@@ -335,18 +338,23 @@ def export_cyclonedx(services: ServicesDep, caller: Reader) -> dict[str, Any]:
 
 @router.get("/exports/applicability/{name}")
 def export_applicability(name: str, services: ServicesDep, caller: Reader) -> dict[str, Any]:
-    """The statement of applicability: each control, whether it applies, and why not."""
+    """Export the statement of applicability: for each control whether it applies, and why not."""
     now = services.clock.now()
     with services.transaction() as conn:
-        one = _find_framework(conn, name, now)
+        applied = _find_framework(conn, name, now)
         record(conn, action="export.applicability", actor=caller.actor, subject="company", detail={"framework": name})
     return {
         "framework": name,
-        "owner": one.owner,
-        "workloads": list(one.workloads),
+        "owner": applied.owner,
+        "workloads": list(applied.workloads),
         "controls": [
-            {"id": c.id, "title": c.title, "applies": c.id not in one.excluded, "reason": one.excluded.get(c.id, "")}
-            for c in one.controls
+            {
+                "id": c.id,
+                "title": c.title,
+                "applies": c.id not in applied.excluded,
+                "reason": applied.excluded.get(c.id, ""),
+            }
+            for c in applied.controls
         ],
     }
 
@@ -354,16 +362,17 @@ def export_applicability(name: str, services: ServicesDep, caller: Reader) -> di
 def _risk_json(current: Current, name: str) -> dict[str, Any]:
     doc = current.workspace.workloads[name]
     declared = doc.risk
-    found = classify(declared.eu_ai_act) if declared is not None and declared.eu_ai_act is not None else None
+    risk_class = classify(declared.eu_ai_act) if declared is not None and declared.eu_ai_act is not None else None
     return {
         "workload": name,
         "declared": declared is not None,
         **({} if declared is None else declared.model_dump(mode="json", exclude={"eu_ai_act"})),
         "eu_ai_act": None
-        if found is None
+        if risk_class is None
         else {
-            "class": found.name, "role": found.role, "why": found.why, "profile": found.profile,
-            "duties": list(found.duties), "since": applies_from("ART 26" if found.name == "high-risk" else "ART 50"),
+            "class": risk_class.name, "role": risk_class.role, "why": risk_class.why, "profile": risk_class.profile,
+            "duties": list(risk_class.duties),
+            "since": applies_from("ART 26" if risk_class.name == "high-risk" else "ART 50"),
         },
     }  # fmt: skip
 
@@ -374,9 +383,9 @@ def _entries(conn: Any, now: datetime) -> list[Entry]:
 
 
 def _find_framework(conn: Any, name: str, now: datetime) -> AppliedFramework:
-    for one in controls.frameworks(conn, now):
-        if one.framework.name == name:
-            return one
+    for applied in controls.frameworks(conn, now):
+        if applied.framework.name == name:
+            return applied
     raise NotFound(
         f"no framework {name[:63]} is in force here", code="framework_unknown",
         hint="Declare it: kind: framework. `groundplan controls` lists those in force.",

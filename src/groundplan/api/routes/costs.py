@@ -1,4 +1,5 @@
-"""What everything cost, term by term and exactly: the book, statements, FOCUS, outcomes, forecasts and scenarios."""
+"""Exact costs: the cost book by term and other dimensions, statements, the FOCUS export, outcomes, forecasts and
+scenarios."""
 
 from __future__ import annotations
 
@@ -40,7 +41,7 @@ Month = Annotated[str | None, Query(pattern=r"^[1-9]\d{3}-(0[1-9]|1[0-2])$")]
 
 
 class LaunchAsked(BaseModel):
-    """From that day on there is `factor` times as much."""
+    """A launch: from `day` on, usage is multiplied by `factor`."""
 
     model_config = ConfigDict(extra="forbid")
     day: date
@@ -48,7 +49,7 @@ class LaunchAsked(BaseModel):
 
 
 class ForecastAsked(BaseModel):
-    """`countries` and `launches` count beside what the workspace declares."""
+    """`countries` (public holidays) and `launches` are considered in addition to those that the workspace declares."""
 
     model_config = ConfigDict(extra="forbid")
     what: str = "cost"
@@ -58,10 +59,13 @@ class ForecastAsked(BaseModel):
     launches: list[LaunchAsked] = Field(default_factory=list, max_length=50)
     growth_per_month: Annotated[float, Field(gt=-1, le=10)] | None = None
     growth: Literal["adoption"] | None = None
-    """Instead of a rate: that of the curve by which people take it up."""
+    """Use the growth rate of the fitted adoption curve instead of `growth_per_month`."""
 
 
 class WhatIf(BaseModel):
+    """A scenario for the calls of a past period; `changes` are NAME=VALUE, `model` the name of a model or
+    deployment."""
+
     model_config = ConfigDict(extra="forbid")
     workload: str | None = None
     first: date | None = None
@@ -76,35 +80,37 @@ def book(
     workload: str | None = None,
     team: str | None = None, lines: bool = False, limit: Annotated[int | None, Query(ge=1, le=1000)] = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """Every cost of some days summed by a dimension; each says how much was measured, allocated and estimated. A
-    workload that is not served and carried nothing is refused. With `limit` so many `lines`, the largest, and how many
-    more there are (`more_lines`)."""
+    """The costs of a period summed by a dimension, with the amounts that were measured, allocated and estimated.
+
+    Raises `NotFound` for a `workload` that is neither served nor has any cost. With `lines` and a `limit`, only the
+    largest lines are returned, and `more_lines` counts the others.
+    """
     now = services.clock.now()
     days = cost_book.parse_days(first, last, now.date())
     with services.transaction() as conn:
-        found = cost_book.cost_lines(conn, days, now.date())
+        book_lines = cost_book.cost_lines(conn, days, now.date())
         blueprint = current_or_none(conn)
-        found = [line for line in found if workload in (None, line.workload) and team in (None, line.team)]
-        if workload and team is None and not found:
+        book_lines = [line for line in book_lines if workload in (None, line.workload) and team in (None, line.team)]
+        if workload and team is None and not book_lines:
             require_workload(current_blueprint(conn), workload)
-        workflows = cost_book.workflows_of_lines(conn, found) if by == "workflow" else {}
+        workflows = cost_book.workflows_of_lines(conn, book_lines) if by == "workflow" else {}
         if by in cost_spread.DIMENSIONS:
-            sums = cost_book.sum_parts(cost_spread.breakdown(conn, found, days, by))
+            sums = cost_book.sum_parts(cost_spread.breakdown(conn, book_lines, days, by))
         else:
-            sums = cost_book.sum_by(found, by, workflows)
+            sums = cost_book.sum_by(book_lines, by, workflows)
     value = {
         "from": days.first.isoformat(), "to": days.last.isoformat(), "by": by,
-        "total_usd": format_usd(sum(line.amount for line in found)),
-        "basis": {row["key"]: row["cost_usd"] for row in cost_book.sum_by(found, "basis", workflows)},
+        "total_usd": format_usd(sum(line.amount for line in book_lines)),
+        "basis": {row["key"]: row["cost_usd"] for row in cost_book.sum_by(book_lines, "basis", workflows)},
         "sums": sums,
         "blueprint": blueprint.number if blueprint else None,
-        "blueprints": cost_book.blueprint_numbers(found),
+        "blueprints": cost_book.blueprint_numbers(book_lines),
     }  # fmt: skip
     if not lines:
         return value
-    shown = found if limit is None else nlargest(limit, found, key=lambda line: line.amount)
-    told = [cost_book.line_json(line) for line in shown]
-    return {**value, "lines": told, "more_lines": len(found) - len(told)}
+    shown = book_lines if limit is None else nlargest(limit, book_lines, key=lambda line: line.amount)
+    line_rows = [cost_book.line_json(line) for line in shown]
+    return {**value, "lines": line_rows, "more_lines": len(book_lines) - len(line_rows)}
 
 
 @router.get("/people")
@@ -112,7 +118,7 @@ def people(
     services: ServicesDep, _: Reader, first: Day = None, last: Day = None, workload: str | None = None,
     limit: Annotated[int, Query(ge=1, le=MAX_PEOPLE)] = 50,
 ) -> dict[str, Any]:  # fmt: skip
-    """Whose calls cost most, of whole days."""
+    """The people whose calls cost most, over whole days (UTC)."""
     days = cost_book.parse_days(first, last, services.clock.now().date())
     with services.transaction() as conn:
         rows = daily_attribution_store.people(conn, days.since, days.until, workload, limit)
@@ -127,11 +133,11 @@ def people(
 
 @router.get("/features")
 def features(services: ServicesDep, _: Reader, first: Day = None, last: Day = None, workload: str | None = None) -> Any:
-    """Cost by what applications call their features (header `groundplan-feature`)."""
+    """Cost by feature, which applications name in the header `groundplan-feature`."""
     days = cost_book.parse_days(first, last, services.clock.now().date())
-    wanted = {**_query(days), "workload": workload}
+    query = {**_query(days), "workload": workload}
     with services.transaction() as conn:
-        rows = rollup_store.calls_by(conn, ["workload", "feature"], wanted)
+        rows = rollup_store.calls_by(conn, ["workload", "feature"], query)
         require_known_names(conn, rows, workload=workload)
     return {
         "features": [
@@ -144,8 +150,8 @@ def features(services: ServicesDep, _: Reader, first: Day = None, last: Day = No
 
 @router.get("/sources")
 def sources(services: ServicesDep, _: Reader, first: Day = None, last: Day = None, workload: str | None = None) -> Any:
-    """Cost of calls in equal shares on the documents that they were given, by source; together exactly all calls.
-    `calls` counts one that was given two documents of a source twice."""
+    """Cost of calls by document source: the cost of a call is divided equally among the documents that it was given, so
+    all rows together add up to the cost of all calls. `calls` counts a call once for each of its documents."""
     days = cost_book.parse_days(first, last, services.clock.now().date())
     with services.transaction() as conn:
         rows = daily_attribution_store.sources(conn, days.since, days.until, workload)
@@ -161,9 +167,12 @@ def sources(services: ServicesDep, _: Reader, first: Day = None, last: Day = Non
 
 @router.get("/outcomes")
 def outcomes(services: ServicesDep, _: Reader, first: Day = None, last: Day = None) -> dict[str, Any]:
-    """What an accepted outcome of each workload, and of each workflow with all its workloads, cost, beside the
-    workflow's baseline, and what it returned. The cost is of all `calls`: where few of them were `reported`, an outcome
-    looks dearer than it is."""
+    """Cost and value of an accepted outcome, by workload, and by workflow (all its workloads together, compared with
+    the workflow's baseline).
+
+    The cost covers all `calls`. If outcomes are `reported` for only a few of them, the cost of an outcome is
+    overestimated.
+    """
     today = services.clock.now().date()
     with services.transaction() as conn:
         return {**cost_outcomes.outcomes_json(conn, cost_book.parse_days(first, last, today), today)}
@@ -174,16 +183,20 @@ def all_statements(
     services: ServicesDep, _: Reader, month: Month = None,
     team: str | None = None, charge: bool = False, lines: bool = True,
 ) -> dict[str, Any]:  # fmt: skip
-    """A month for each team; together exactly everything that was spent. Without `lines` the sums alone: of thousands
-    of workloads the lines are a hundred megabytes."""
-    made = _statements(services, month, team, charge, apart=lines)
-    total = sum(each.total for each in made)
-    told = [_statement_json(each) | ({"lines": _lines_json(each)} if lines else {}) for each in made]
-    return {"statements": told, "total_usd": format_usd(total)}
+    """The monthly statements of all teams, or of one `team`; together they add up exactly to what was spent. `charge`:
+    as chargeback instead of showback. Without `lines` only the sums are returned: for thousands of workloads the lines
+    take about a hundred megabytes."""
+    team_statements = _statements(services, month, team, charge, separate_deployments=lines)
+    total = sum(statement.total for statement in team_statements)
+    rows = [
+        _statement_json(statement) | ({"lines": _lines_json(statement)} if lines else {})
+        for statement in team_statements
+    ]
+    return {"statements": rows, "total_usd": format_usd(total)}
 
 
 def _record_export(services: ServicesDep, caller: Caller, kind: str, **what: object) -> None:
-    """Record in the audit log who exported a file."""
+    """Record in the audit log who exported a file, with the export's parameters."""
     detail = {"kind": kind, **{name: str(value) for name, value in what.items() if value is not None}}
     with services.transaction() as conn:
         record(conn, action="export.cost", actor=caller.actor, subject="company", detail=detail)
@@ -193,30 +206,31 @@ def _record_export(services: ServicesDep, caller: Caller, kind: str, **what: obj
 def statements_csv(
     services: ServicesDep, caller: Reader, team: str, month: Month = None, charge: bool = False
 ) -> PlainTextResponse:
-    """One team's month, line by line."""
-    made = _statement(services, month, team, charge)
+    """The monthly statement of one team as CSV, one row per line."""
+    statement = _statement(services, month, team, charge)
     _record_export(services, caller, "statement", team=team, month=month)
-    return PlainTextResponse(statement_csv(made), media_type="text/csv; charset=utf-8")
+    return PlainTextResponse(statement_csv(statement), media_type="text/csv; charset=utf-8")
 
 
 @router.get("/statements.pdf", response_class=Response)
 def statements_pdf(
     services: ServicesDep, caller: Reader, team: str, month: Month = None, charge: bool = False
 ) -> Response:
-    """One team's month as PDF."""
+    """The monthly statement of one team as PDF."""
     from groundplan.economics.export.statement_pdf import statement_pdf  # noqa: PLC0415 -- an extra
 
-    made = _statement(services, month, team, charge)
+    statement = _statement(services, month, team, charge)
     _record_export(services, caller, "statement", team=team, month=month)
     with services.transaction() as conn:
         blueprint = current_or_none(conn)
-    data = statement_pdf(made, blueprint.company if blueprint else "")
+    data = statement_pdf(statement, blueprint.company if blueprint else "")
     return Response(data, media_type="application/pdf")
 
 
 @router.get("/focus.csv", response_class=PlainTextResponse)
 def focus(services: ServicesDep, caller: Reader, first: Day = None, last: Day = None) -> PlainTextResponse:
-    """The book of some days as FOCUS 1.0, each month by itself: a charge lies within one billing period."""
+    """The cost book of a period in the FOCUS 1.0 format, split by calendar month, since a charge lies within one
+    billing period."""
     today = services.clock.now().date()
     days = cost_book.parse_days(first, last, today)
     _record_export(services, caller, "focus", first=first, last=last)
@@ -230,8 +244,9 @@ def focus(services: ServicesDep, caller: Reader, first: Day = None, last: Day = 
 
 @router.post("/forecast")
 def forecasted(body: ForecastAsked, services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """The next days of calls, tokens or cost with 80 % intervals, and how right it would have been before."""
-    launches = [Launch(workload="", day=each.day.isoformat(), factor=each.factor) for each in body.launches]
+    """Forecast the next days of calls, tokens or cost with 80 % intervals, and the error that the method had on past
+    days."""
+    launches = [Launch(workload="", day=launch.day.isoformat(), factor=launch.factor) for launch in body.launches]
     today = services.clock.now().date()
     with services.transaction() as conn:
         known = cost_calendar.with_additions(cost_ahead.known_days(conn), body.countries, launches)
@@ -240,10 +255,10 @@ def forecasted(body: ForecastAsked, services: ServicesDep, _: Reader) -> dict[st
     rate = body.growth_per_month if curve is None else curve.growth_per_month
     if rate is not None:
         past = replace(past, growth_per_month=rate)
-    made = cost_ahead.forecast_json(cached_forecast(past, body.days), body.what, past)
-    made["notes"] += known.notes
+    value = cost_ahead.forecast_json(cached_forecast(past, body.days), body.what, past)
+    value["notes"] += known.notes
     calendar = cost_calendar.known_days_json(known, body.workload)
-    return {**made, "calendar": calendar, "adoption": None if curve is None else asdict(curve)}
+    return {**value, "calendar": calendar, "adoption": None if curve is None else asdict(curve)}
 
 
 @router.get("/forecast")
@@ -251,23 +266,24 @@ def forecast_of(
     services: ServicesDep, caller: Reader, what: str = "cost", workload: str | None = None,
     days: Annotated[int, Query(ge=1, le=400)] = 30,
 ) -> dict[str, Any]:  # fmt: skip
-    """The same, with what the workspace declares of the time to come alone."""
+    """As POST, with only the holidays and launches that the workspace declares."""
     return forecasted(ForecastAsked(what=what, workload=workload, days=days), services, caller)
 
 
 @router.get("/runway")
 def runway(services: ServicesDep, _: Reader, workload: str | None = None) -> dict[str, Any]:
-    """The day on which each budget ends at this rate; of many budgets those that are nearest to their limits, and how
-    many `more` there are."""
+    """The day on which each budget runs out at the present rate. If there are many budgets, only those nearest to their
+    limits; `more` counts the others."""
     with services.transaction() as conn:
-        found = cost_ahead.runways(conn, services.clock.now(), workload)
-        require_known_names(conn, found["budgets"], workload=workload)
-    return found
+        value = cost_ahead.runways(conn, services.clock.now(), workload)
+        require_known_names(conn, value["budgets"], workload=workload)
+    return value
 
 
 @router.post("/what-if")
 def what_if(body: WhatIf, services: ServicesDep, _: Reader) -> Any:
-    """What the same days would have cost with more people, other prices, contexts, a cache or another model."""
+    """What the calls of a past period would have cost under other assumptions: more people, other prices, longer
+    contexts, a cache, or another model."""
     days = cost_book.parse_days(body.first, body.last, services.clock.now().date())
     with services.transaction() as conn:
         return cost_what_if.scenario(conn, days, body.workload, body.changes, body.model)
@@ -275,7 +291,7 @@ def what_if(body: WhatIf, services: ServicesDep, _: Reader) -> Any:
 
 @router.get("/own")
 def own(services: ServicesDep, _: Reader, first: Day = None, last: Day = None) -> dict[str, Any]:
-    """Own hardware at its measured use beside paying by the token, and the use from which on it pays."""
+    """Own hardware at its measured utilisation compared with paying by the token, and the break-even utilisation."""
     days = cost_book.parse_days(first, last, services.clock.now().date())
     with services.transaction() as conn:
         return {
@@ -286,7 +302,8 @@ def own(services: ServicesDep, _: Reader, first: Day = None, last: Day = None) -
 
 @router.get("/archive")
 def archived(services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """The days whose facts are Parquet files now, and where; what came of one when it had left is a further `part`."""
+    """The days whose facts were moved to Parquet files, with the URL of each file. Facts of a day that arrived after it
+    was archived are in a further `part`."""
     with services.transaction() as conn:
         rows = archive_store.list_parts(conn)
     return {
@@ -302,7 +319,7 @@ def archived(services: ServicesDep, _: Reader) -> dict[str, Any]:
 
 @router.get("/anomalies")
 def anomalies(services: ServicesDep, _: Reader, closed: bool = True) -> dict[str, Any]:
-    """What was unusual, the open ones first."""
+    """Unusual spending, open anomalies first."""
     with services.transaction() as conn:
         rows = finding_store.list_findings(conn, kinds=["cost.anomaly"], closed=closed, limit=100)
     return {
@@ -316,45 +333,52 @@ def anomalies(services: ServicesDep, _: Reader, closed: bool = True) -> dict[str
 
 
 def _statements(
-    services: ServicesDep, month: str | None, team: str | None, charge: bool, *, apart: bool = True
+    services: ServicesDep, month: str | None, team: str | None, charge: bool, *, separate_deployments: bool = True
 ) -> list[Statement]:
+    """The statements of a month (by default the present one). `charge`: chargeback instead of showback.
+    `separate_deployments`: lines by deployment instead of sums over all deployments."""
     today = services.clock.now().date()
     first = date.fromisoformat(f"{month}-01") if month else today.replace(day=1)
     last = cost_book.parse_days(first, None, max(first, today)).last
     last = min(last, first_of_next_month(first) - timedelta(days=1))
     days = cost_book.Days(first, last)
     with services.transaction() as conn:
-        lines = cost_book.cost_lines(conn, days, today, None if team == UNCARRIED else team, separate=apart)
+        lines = cost_book.cost_lines(
+            conn, days, today, None if team == UNCARRIED else team, separate=separate_deployments
+        )
         before = cost_book.carrier_lines(conn, days.month_before, today)
         centers = cost_book.cost_centers(conn, lines)
     over = days.last < today
-    found = statements(lines, days.first, days.last, charged=charge, previous=before, over=over, centers=centers)
-    return [each for each in found if team in (None, each.team)]
+    team_statements = statements(
+        lines, days.first, days.last, charged=charge, previous=before, over=over, centers=centers
+    )
+    return [statement for statement in team_statements if team in (None, statement.team)]
 
 
 def _statement(services: ServicesDep, month: str | None, team: str, charge: bool) -> Statement:
-    """The statement of one team. Raises `NotFound` (`statement_unknown`) where it spent nothing."""
-    made = _statements(services, month, team, charge)
-    if not made:
+    """The statement of one team. Raises `NotFound` (`statement_unknown`) if it spent nothing."""
+    team_statements = _statements(services, month, team, charge)
+    if not team_statements:
         raise NotFound(
             f"nothing was spent by {team[:80]} in {month or 'this month'}", code="statement_unknown",
             hint="`groundplan cost statement` lists the teams of a month.",
         )  # fmt: skip
-    return made[0]
+    return team_statements[0]
 
 
-def _statement_json(made: Statement) -> dict[str, Any]:
+def _statement_json(statement: Statement) -> dict[str, Any]:
     return {
-        "team": made.team, "cost_center": made.cost_center or None,
-        "from": made.first.isoformat(), "to": made.last.isoformat(), "over": made.over,
-        "charged": made.charged, "total_usd": format_usd(made.total), "previous_usd": optional_usd(made.previous),
-        "by_workload": _pairs(made.by_workload()), "by_term": _pairs(made.by_term()),
-        "by_basis": _pairs(made.by_basis()), "blueprints": list(made.blueprints),
+        "team": statement.team, "cost_center": statement.cost_center or None,
+        "from": statement.first.isoformat(), "to": statement.last.isoformat(), "over": statement.over,
+        "charged": statement.charged, "total_usd": format_usd(statement.total),
+        "previous_usd": optional_usd(statement.previous),
+        "by_workload": _pairs(statement.by_workload()), "by_term": _pairs(statement.by_term()),
+        "by_basis": _pairs(statement.by_basis()), "blueprints": list(statement.blueprints),
     }  # fmt: skip
 
 
-def _lines_json(made: Statement) -> list[dict[str, Any]]:
-    return [cost_book.line_json(line) for line in made.lines]
+def _lines_json(statement: Statement) -> list[dict[str, Any]]:
+    return [cost_book.line_json(line) for line in statement.lines]
 
 
 def _pairs(sums: list[tuple[str, int]]) -> list[dict[str, str]]:

@@ -1,4 +1,5 @@
-"""The data room of an auditor: one archive for a period, a scope and a sample. The log tells that it was taken."""
+"""Export of an auditor's data room: one archive for a period, a scope and a sample. The export is recorded in the audit
+log."""
 
 from __future__ import annotations
 
@@ -32,22 +33,23 @@ def room(
     sample: Annotated[int, Query(ge=0, le=MAX_SAMPLE)] = 50,
     seed: Annotated[str, Query(min_length=1, max_length=80)] = "1",
 ) -> FileResponse:
-    """A ZIP archive: the log's files, sums, sampled receipts with proofs, changes, evidence, controls and register.
+    """A ZIP archive with the log's files, sums, a sample of receipts with proofs, changes, evidence, controls and the
+    register.
 
-    `from` and `to` are days (UTC), both in it. The same seed draws the same calls.
+    `from` and `to` are days (UTC), both included. The same `seed` draws the same calls.
     """
     if to < since:
         raise Invalid("the period ends before it begins", code="room_period", hint="Give --from before --to.")
-    wanted = RoomRequest(_start(since), _start(to + timedelta(days=1)), workload or None, sample, seed)
+    room_request = RoomRequest(_start(since), _start(to + timedelta(days=1)), workload or None, sample, seed)
     delete_stale_exports(services.home, services.clock.now())
-    made = tempfile.NamedTemporaryFile(prefix="room-", suffix=".zip", dir=services.home.run, delete=False)  # noqa: SIM115 -- deleted when it was sent
-    made.close()
-    path = Path(made.name)
+    temporary = tempfile.NamedTemporaryFile(prefix="room-", suffix=".zip", dir=services.home.run, delete=False)  # noqa: SIM115 -- deleted when it was sent
+    temporary.close()
+    path = Path(temporary.name)
     try:
         with services.transaction() as conn:
-            if wanted.workload is not None:
-                require_workload(current_blueprint(conn), wanted.workload)
-            manifest = write_room(services.home, conn, wanted, services.clock.now(), path)
+            if room_request.workload is not None:
+                require_workload(current_blueprint(conn), room_request.workload)
+            manifest = write_room(services.home, conn, room_request, services.clock.now(), path)
             detail = {
                 "from": since.isoformat(), "to": to.isoformat(), "workload": workload, "seed": seed,
                 "sampled": len(manifest["sampled"]),

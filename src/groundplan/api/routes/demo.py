@@ -1,6 +1,8 @@
-"""The demo's real acts: cloud down, ask as two people, revoke, exhaust a budget, tamper with a copy, roll back.
+"""Acts of the demo: a cloud outage, one question asked as two people, a revocation, an exhausted budget, a tampered
+copy of the log, a rollback.
 
-Each does the thing itself and answers with what really happened. Only where `up --demo` runs, and from this machine.
+Each act is executed on the running installation, and the response reports the actual result. They are available only
+under `up --demo`, and only from this machine.
 """
 
 from __future__ import annotations
@@ -20,7 +22,7 @@ router = protected_router("demo", prefix="/demo")
 
 
 class Act(BaseModel):
-    """What an act may be told; all have defaults."""
+    """Options of an act; all are optional."""
 
     model_config = ConfigDict(extra="forbid")
     person: Annotated[str, StringConstraints(max_length=320)] | None = None
@@ -30,20 +32,21 @@ class Act(BaseModel):
 
 @router.get("")
 def list_acts(services: ServicesDep, _: SignedIn) -> dict[str, Any]:
-    """Which acts there are; none outside of the demo."""
+    """The names of the acts; empty unless this is a demo."""
     return {"demo": services.demo, "acts": list(demo.ACTS) if services.demo else []}
 
 
 @router.post("/{act}")
 def perform(act: str, body: Act, request: Request, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Do it. The answer has `act`, `title`, `told` (sentences) and the facts of the act."""
+    """Execute an act. The response has `act`, `title`, `told` (sentences on the result) and further facts of the
+    act."""
     with services.transaction() as conn:
         allowed = is_loopback(request) and is_demo(services, conn)
     if not allowed:
         raise Denied(
             "these acts are only for the demo, on this machine", code="demo_only", hint="Start `groundplan up --demo`."
         )
-    perform_it = demo.ACTS.get(act)
-    if perform_it is None:
+    execute = demo.ACTS.get(act)
+    if execute is None:
         raise NotFound(f"there is no act '{act[:40]}'", code="act_unknown", hint=f"Acts: {', '.join(demo.ACTS)}.")
-    return {"act": act, **perform_it(services, caller, demo.ActOptions(body.person, body.workload, body.question))}
+    return {"act": act, **execute(services, caller, demo.ActOptions(body.person, body.workload, body.question))}

@@ -1,4 +1,4 @@
-"""Requests to erase somebody, deciding them, their receipts; and legal holds on what is kept of a person."""
+"""Requests to erase a person, decisions about them, signed receipts, and legal holds on a person's stored data."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ Reason = Annotated[str, StringConstraints(min_length=1, max_length=500, strip_wh
 
 
 class Erasure(BaseModel):
-    """Whom: an address, and other texts that name them. `dry_run`: only say what would go and what would stay."""
+    """The person to erase (e-mail address), and further texts (`also`) that name them. `dry_run`: only report what
+    would be erased and what would be kept."""
 
     model_config = ConfigDict(extra="forbid")
     person: Text
@@ -36,14 +37,14 @@ class Erasure(BaseModel):
 
 
 class Reasoned(BaseModel):
-    """Why."""
+    """The reason of a decision."""
 
     model_config = ConfigDict(extra="forbid")
     reason: Reason
 
 
 class Hold(BaseModel):
-    """Why; `end`: the hold is over."""
+    """A legal hold and its reason. `end`: end the hold instead."""
 
     model_config = ConfigDict(extra="forbid")
     reason: Reason
@@ -51,7 +52,7 @@ class Hold(BaseModel):
 
 
 class Given(BaseModel):
-    """A receipt as it was written."""
+    """The text of a signed receipt."""
 
     model_config = ConfigDict(extra="forbid")
     receipt: Annotated[str, StringConstraints(min_length=1, max_length=1_000_000)]
@@ -59,43 +60,50 @@ class Given(BaseModel):
 
 @router.get("/erasures")
 def requests(services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """Requests to erase somebody: those that wait with what was asked, others with who decided, and their receipt."""
+    """List erasure requests: pending ones with their content, decided ones with who decided, and their receipts."""
     with services.transaction() as conn:
-        return {"erasures": [asdict(one) for one in erasure_store.list_requests(conn)]}
+        return {"erasures": [asdict(stored_request) for stored_request in erasure_store.list_requests(conn)]}
 
 
 @router.post("/erasures")
 def ask(body: Erasure, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Ask for somebody to be erased from documents, kept calls, reviews, caches, files and their account. It waits for
-    a person with the duty compliance; the answer says what would go, and what would stay and why."""
-    asked = erasure.ErasureRequest(body.person, tuple(body.also), body.reason, body.keep_documents)
+    """Request the erasure of a person from documents, stored calls, reviews, caches, files and their account.
+
+    Somebody with the duty compliance must confirm it. The response lists what would be erased, and what would be kept
+    and why.
+    """
+    erasure_request = erasure.ErasureRequest(body.person, tuple(body.also), body.reason, body.keep_documents)
     if body.dry_run:
-        return {"id": None, "state": "dry run", **erasure.erase_person(services, asked, caller.actor, dry=True)}
-    return erasure.request_erasure(services, asked, caller.actor)
+        return {
+            "id": None,
+            "state": "dry run",
+            **erasure.erase_person(services, erasure_request, caller.actor, dry=True),
+        }
+    return erasure.request_erasure(services, erasure_request, caller.actor)
 
 
 @router.get("/erasures/{erasure_id}")
 def request(erasure_id: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """A request, and while it waits what would go and stay now."""
-    found = erasure.find_request(services, erasure_id)
-    if found.asked is None:
-        return {**asdict(found), "erased": [], "kept": []}
+    """An erasure request; if it is pending, with what would be erased and kept now."""
+    stored_request = erasure.find_request(services, erasure_id)
+    if stored_request.asked is None:
+        return {**asdict(stored_request), "erased": [], "kept": []}
     return {
-        **erasure.erase_person(services, erasure.ErasureRequest.of(found.asked), caller.actor, dry=True),
-        **asdict(found),
+        **erasure.erase_person(services, erasure.ErasureRequest.of(stored_request.asked), caller.actor, dry=True),
+        **asdict(stored_request),
     }
 
 
 @router.post("/erasures/{erasure_id}/confirm")
 def confirm(erasure_id: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Do it. The receipt is signed and lists what went, and what stayed and why."""
+    """Confirm a request and erase the person. The signed receipt lists what was erased, and what was kept and why."""
     authorize(caller, "erase", COMPANY)
     return erasure.confirm_erasure(services, erasure_id, caller.actor)
 
 
 @router.post("/erasures/{erasure_id}/refuse")
 def refuse(erasure_id: UUID, body: Reasoned, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Erase nothing, and say why."""
+    """Refuse a request, with the reason; nothing is erased."""
     authorize(caller, "erase", COMPANY)
     erasure.refuse_erasure(services, erasure_id, body.reason, caller.actor)
     return {"id": erasure_id, "state": "refused"}
@@ -103,15 +111,16 @@ def refuse(erasure_id: UUID, body: Reasoned, services: ServicesDep, caller: Sign
 
 @router.post("/erasures/verify")
 def verify(body: Given, services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """What a receipt says, where its signature is this installation's."""
+    """The content of a receipt, after checking that it was signed by this installation."""
     public = load_public(services.home, "checkpoint").public_bytes_raw()
-    found = receipts.read_receipt(body.receipt.encode(), public)
-    return {"receipt": found.body, "digest": found.digest}
+    receipt = receipts.read_receipt(body.receipt.encode(), public)
+    return {"receipt": receipt.body, "digest": receipt.digest}
 
 
 @router.post("/people/{person}/hold")
 def hold(person: str, body: Hold, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """A legal hold: what is kept of their calls is not erased, by request or by its time, until it ends."""
+    """Put a person's stored data under a legal hold, or end the hold. While it lasts, the data is erased neither by
+    request nor when its retention ends."""
     authorize(caller, "erase", COMPANY)
     with services.transaction() as conn:
         who = find_person_id(conn, person)

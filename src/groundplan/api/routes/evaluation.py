@@ -1,4 +1,4 @@
-"""Labelled questions, asked of search as the people who would ask them: what they were given, measured."""
+"""Evaluation of search on labelled questions, each searched with the permissions of the person who would ask it."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _COMPARED = ("ndcg@10", "recall@100", "mrr@10", "confidence", "p50_ms", "p95_ms"
 
 
 class Questions(BaseModel):
-    """What to ask."""
+    """The labelled questions to evaluate."""
 
     model_config = ConfigDict(extra="forbid")
     questions: Annotated[list[LabelledQuestion], Field(min_length=1, max_length=labelled_questions.MAX_QUESTIONS)]
@@ -26,18 +26,22 @@ class Questions(BaseModel):
 
 @router.post("/knowledge/evaluate")
 def evaluate(body: Questions, services: ServicesDep, _: Operator) -> dict[str, Any]:
-    """Figures of search on these questions, each asked with the permissions of who is named: nDCG, recall, reciprocal
-    rank with confidence and how abstention would change with its floor, in all, by source and by sensitivity; covered
-    spans; where a workload has a reranker, also without it. No text is told."""
+    """Measure search on labelled questions, each with the permissions of its person.
+
+    Returns nDCG, recall and reciprocal rank with confidence intervals, how abstentions would change with the floor (in
+    all, by source, by sensitivity), and the covered spans. If a workload has a reranker, also the figures without it.
+    Neither questions nor passages are returned.
+    """
     with services.transaction() as conn:
-        asked = [
-            labelled_questions.search_request(conn, f"question {at}", one) for at, one in enumerate(body.questions, 1)
+        requests = [
+            labelled_questions.search_request(conn, f"question {number}", question)
+            for number, question in enumerate(body.questions, 1)
         ]
-        record(conn, action="knowledge.evaluated", actor=SYSTEM, subject="company", detail={"questions": len(asked)})
-    figures = labelled_questions.evaluate_questions(services, body.questions, asked)
-    if any(one["rerank"] for one in asked):
+        record(conn, action="knowledge.evaluated", actor=SYSTEM, subject="company", detail={"questions": len(requests)})
+    figures = labelled_questions.evaluate_questions(services, body.questions, requests)
+    if any(request["rerank"] for request in requests):
         plain = labelled_questions.evaluate_questions(
-            services, body.questions, [{**one, "rerank": None} for one in asked]
+            services, body.questions, [{**request, "rerank": None} for request in requests]
         )
         figures["without_reranker"] = {name: plain[name] for name in _COMPARED}
     return figures

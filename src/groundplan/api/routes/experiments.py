@@ -1,4 +1,5 @@
-"""Experiments on live calls: what runs and what it shows; begin, approve and stop one; say what an answer was worth."""
+"""Experiments on live calls: list, start, approve, refuse and stop them, and record people's verdicts on pairs of
+answers."""
 
 from __future__ import annotations
 
@@ -37,7 +38,7 @@ BudgetUsd = Annotated[float, Field(ge=0.000001, le=1_000_000)]
 
 
 class Begin(BaseModel):
-    """What to try on which workload."""
+    """The experiment to start: workload, candidate deployment, type, share of calls, tolerances, budget and end."""
 
     model_config = ConfigDict(extra="forbid")
     workload: Name
@@ -55,14 +56,14 @@ class Begin(BaseModel):
 
 
 class Say(BaseModel):
-    """Why."""
+    """The reason of a decision."""
 
     model_config = ConfigDict(extra="forbid")
     reason: Annotated[str, StringConstraints(max_length=1000)] = ""
 
 
 class Reviewed(BaseModel):
-    """Whether the candidate's answer was as good as the one that was given."""
+    """A verdict on a pair: whether the candidate's answer was as good as the one that the caller got."""
 
     model_config = ConfigDict(extra="forbid")
     kept: bool
@@ -72,61 +73,67 @@ class Reviewed(BaseModel):
 def experiments(
     services: ServicesDep, _: Reader, workload: Annotated[str | None, Query(max_length=63)] = None
 ) -> dict[str, Any]:
-    """Those that run or wait for their approval, then the others, the newest first, each with what was seen last; and
-    what may be tried on which workload. `waits`: what runs, so that nothing else can begin."""
+    """List experiments: running and requested ones first, then the others, newest first, each with its latest figures.
+
+    `workloads` lists the workloads on which an experiment is possible, with the candidates. `waits` describes the
+    running experiment that has to end first; null if there is none.
+    """
     with services.transaction() as conn:
-        found, standing = store.list_experiments(conn, workload), store.open_experiments(conn)
-        require_known_names(conn, found, workload=workload)
+        listed, open_experiments = store.list_experiments(conn, workload), store.open_experiments(conn)
+        require_known_names(conn, listed, workload=workload)
         blueprint = current_or_none(conn)
     served = blueprint.workloads if blueprint is not None else []
     return {
-        "experiments": [{**each.to_json(), "waits": _waiting_reason(each, standing)} for each in found],
+        "experiments": [{**item.to_json(), "waits": _waiting_reason(item, open_experiments)} for item in listed],
         "workloads": [
             {
-                "name": each.name, "stage": each.stage, "answers": each.deployments[0],
-                "candidates": each.deployments[1:], "keeps": each.keep is not None,
-                "waits": None if (runs := blocking_experiment(standing, each.name)) is None else runs.standing,
+                "name": item.name, "stage": item.stage, "answers": item.deployments[0],
+                "candidates": item.deployments[1:], "keeps": item.keep is not None,
+                "waits": None
+                if (blocking := blocking_experiment(open_experiments, item.name)) is None
+                else blocking.standing,
             }
-            for each in served
-            if len(each.deployments) > 1
+            for item in served
+            if len(item.deployments) > 1
         ],
     }  # fmt: skip
 
 
 @router.get("/experiments/{id}")
 def experiment(id: UUID, services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """One of them: its interval at every look, and pairs of answers, without their texts."""
+    """One experiment with its interval at each interim analysis and its pairs of answers, without their texts."""
     with services.transaction() as conn:
-        found = service.get_experiment(conn, id, lock=False)
-        looks, pairs = store.looks(conn, id), store.pairs(conn, id)
-        waits = _waiting_reason(found, store.open_experiments(conn))
+        record = service.get_experiment(conn, id, lock=False)
+        analyses, pairs = store.looks(conn, id), store.pairs(conn, id)
+        waits = _waiting_reason(record, store.open_experiments(conn))
     return {
-        **found.to_json(),
+        **record.to_json(),
         "waits": waits,
-        "looks": [{**each, "at": each["at"].isoformat()} for each in looks],
-        "pairs": [_pair(each) for each in pairs],
+        "looks": [{**row, "at": row["at"].isoformat()} for row in analyses],
+        "pairs": [_pair(row) for row in pairs],
     }
 
 
 @router.post("/experiments", status_code=201)
 def begin(body: Begin, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Begin it; in production where duties are separated it waits until somebody else approves it."""
+    """Start an experiment. On a production workload it first waits for the approval of somebody else, except in a
+    company of one person."""
     require_duty(caller, MAY_BEGIN, f"workload/{body.workload}")
     now = services.clock.now()
     with services.transaction() as conn:
         blueprint = current_blueprint(conn)
-        workload = next((each for each in blueprint.workloads if each.name == body.workload), None)
-        made = _build_experiment(body, caller.actor, now)
-        service.check(made, workload, now)
+        workload = next((item for item in blueprint.workloads if item.name == body.workload), None)
+        record = _build_experiment(body, caller.actor, now)
+        service.check(record, workload, now)
         waits = workload is not None and workload.stage == "production" and not is_alone(conn)
-        made, number = service.ask(conn, caller.actor, made, waits=waits, now=now)
-    return {**made.to_json(), "effective": None if number is None else policy_effect(services, number)}
+        record, number = service.ask(conn, caller.actor, record, waits=waits, now=now)
+    return {**record.to_json(), "effective": None if number is None else policy_effect(services, number)}
 
 
 @router.post("/experiments/{id}/approve")
 def approve(id: UUID, body: Say, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Let it run, where it can still be tried: whoever holds the product or business duty of the workload, but never
-    who asked."""
+    """Approve a requested experiment, which starts if it is still possible. Requires the duty product or business of
+    the workload, and proof of presence; nobody approves their own request."""
     with services.transaction() as conn:
         require_duty(caller, MAY_APPROVE, f"workload/{service.get_experiment(conn, id, lock=False).workload}")
         check_presence(conn, caller)
@@ -137,6 +144,7 @@ def approve(id: UUID, body: Say, services: ServicesDep, caller: SignedIn) -> dic
 
 @router.post("/experiments/{id}/refuse")
 def refuse(id: UUID, body: Say, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
+    """Refuse a requested experiment. Requires the duty product or business of the workload."""
     with services.transaction() as conn:
         require_duty(caller, MAY_APPROVE, f"workload/{service.get_experiment(conn, id, lock=False).workload}")
         service.decide(conn, caller.actor, id, approve=False, reason=body.reason, now=services.clock.now())
@@ -145,7 +153,7 @@ def refuse(id: UUID, body: Say, services: ServicesDep, caller: SignedIn) -> dict
 
 @router.post("/experiments/{id}/stop")
 def stop(id: UUID, body: Say, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """End it, effective at every gateway within a second."""
+    """Stop an experiment, effective at every gateway within a second."""
     with services.transaction() as conn:
         require_duty(caller, MAY_STOP, f"workload/{service.get_experiment(conn, id, lock=False).workload}")
         number = service.stop(conn, caller.actor, id, body.reason or "stopped by hand")
@@ -154,7 +162,7 @@ def stop(id: UUID, body: Say, services: ServicesDep, caller: SignedIn) -> dict[s
 
 @router.post("/experiments/{id}/pairs/{call_id}/review")
 def review(id: UUID, call_id: UUID, body: Reviewed, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Say what both answers were worth, so that it is known how far the comparison is to be trusted."""
+    """Record a person's verdict on a pair of answers, which shows how far the judge's verdicts can be trusted."""
     with services.transaction() as conn:
         require_duty(caller, MAY_BEGIN, f"workload/{service.get_experiment(conn, id, lock=False).workload}")
         if not store.review(conn, id, call_id, body.kept, caller.actor):
@@ -163,10 +171,10 @@ def review(id: UUID, call_id: UUID, body: Reviewed, services: ServicesDep, calle
     return {"id": str(id), "call_id": str(call_id), "kept": body.kept}
 
 
-def _waiting_reason(one: ExperimentRecord, standing: Sequence[ExperimentRecord]) -> str | None:
-    """Why a requested experiment cannot begin yet."""
-    runs = blocking_experiment(standing, one.workload) if one.state == "asked" else None
-    return None if runs is None else runs.standing
+def _waiting_reason(record: ExperimentRecord, open_experiments: Sequence[ExperimentRecord]) -> str | None:
+    """Why a requested experiment cannot start yet; None if it can."""
+    blocking = blocking_experiment(open_experiments, record.workload) if record.state == "asked" else None
+    return None if blocking is None else blocking.standing
 
 
 def _build_experiment(body: Begin, actor: str, now: datetime) -> ExperimentRecord:

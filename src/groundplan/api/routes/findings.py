@@ -1,4 +1,4 @@
-"""Findings: what is wrong now, by domain and subject, and settling or silencing one of them."""
+"""Findings: listing them by domain and subject, closing and snoozing one."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ QUIET, QUIET_CRITICAL = timedelta(days=90), timedelta(days=1)
 
 
 class Close(BaseModel):
-    """Why it is settled."""
+    """The reason why a finding is closed."""
 
     model_config = ConfigDict(extra="forbid")
     reason: Annotated[str, StringConstraints(min_length=1, max_length=500, strip_whitespace=True)]
 
 
 class Quiet(BaseModel):
-    """Until when it is not shown."""
+    """The time until which a finding is snoozed."""
 
     model_config = ConfigDict(extra="forbid")
     until: AwareDatetime
@@ -46,24 +46,27 @@ def findings(
     services: ServicesDep, caller: SignedIn, kind: str = "", subject: str = "", below: str = "", closed: bool = False,
     limit: int = 200, before: Annotated[str | None, Query(pattern=_CURSOR_FORMAT.pattern)] = None,
 ) -> dict[str, Any]:  # fmt: skip
-    """The gravest first. `kind` is a beginning such as `knowledge.`, `below` a subject with all that is in it; `closed`
-    adds those that are settled. What one quotes of a document is told to whoever may read that, and to its owner.
-    Continue with `before` = `next`. Who holds no duty has those that are theirs."""
-    most = max(1, min(limit, 1000))
+    """List findings, most severe first; for the next page pass `next` as `before`.
+
+    `kind` is a prefix such as `knowledge.`, `below` a subject together with everything inside it; `closed` includes
+    closed findings. Quotes from a document are shown only to people who may read it and to the owner of the finding.
+    Callers without a duty get only their own findings.
+    """
+    page_size = max(1, min(limit, 1000))
     with services.transaction() as conn:
-        found = finding_store.list_findings(
-            conn, kinds=[kind] if kind else [], subject=subject, below=below, closed=closed, limit=most + 1,
+        rows = finding_store.list_findings(
+            conn, kinds=[kind] if kind else [], subject=subject, below=below, closed=closed, limit=page_size + 1,
             behind=None if before is None else _parse_cursor(before),
             only=ownership.own_findings(conn, caller, closed=closed),
         )  # fmt: skip
-        told = with_quotes(conn, caller, found[:most])
-    return {"findings": told, "next": _cursor(found[most - 1]) if len(found) > most else None}
+        shown = with_quotes(conn, caller, rows[:page_size])
+    return {"findings": shown, "next": _cursor(rows[page_size - 1]) if len(rows) > page_size else None}
 
 
 def _cursor(row: dict[str, Any]) -> str:
-    """The cursor of a finding in the list: stable while other findings open and close."""
-    place = finding_store.ListPosition.of(row)
-    return f"{place.rank}-{round((place.at - _BEGIN) / timedelta(microseconds=1))}-{place.id.hex}"
+    """The position of a finding in the list; it stays valid while other findings open and close."""
+    position = finding_store.ListPosition.of(row)
+    return f"{position.rank}-{round((position.at - _BEGIN) / timedelta(microseconds=1))}-{position.id.hex}"
 
 
 def _parse_cursor(text: str) -> finding_store.ListPosition:
@@ -73,55 +76,56 @@ def _parse_cursor(text: str) -> finding_store.ListPosition:
 
 @router.get("/findings/kinds")
 def kinds(services: ServicesDep, caller: SignedIn, kind: str = "", below: str = "") -> dict[str, Any]:
-    """How many of each kind are open, of those that `GET /findings` shows."""
+    """The number of open findings of each kind, among those that `GET /findings` shows to the caller."""
     with services.transaction() as conn:
         return {"kinds": finding_store.count_by_kind(conn, kind, below, ownership.own_findings(conn, caller))}
 
 
 @router.post("/findings/{finding_id}/close")
 def close(finding_id: UUID, body: Close, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """It is settled, says its owner, who answers for its document, or whoever holds a duty for its subject. One that
-    still holds comes back."""
+    """Close a finding. Permitted for its owner, for people who answer for its document, and for holders of a duty for
+    its subject. It is opened again if the problem still exists."""
     with services.transaction() as conn:
-        found = finding_store.get_finding(conn, finding_id)
-        _require_settler(conn, caller, found)
+        finding = finding_store.get_finding(conn, finding_id)
+        _require_may_settle(conn, caller, finding)
         finding_store.close(conn, finding_id, str(caller.actor), body.reason)
-        details = {"finding": str(finding_id), "kind": found["kind"], "reason": body.reason}
-        record(conn, action="finding.close", actor=caller.actor, subject=found["subject"], detail=details)
+        details = {"finding": str(finding_id), "kind": finding["kind"], "reason": body.reason}
+        record(conn, action="finding.close", actor=caller.actor, subject=finding["subject"], detail=details)
     return {"id": finding_id, "closed": True}
 
 
 @router.post("/findings/{finding_id}/quiet")
 def quiet(finding_id: UUID, body: Quiet, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """It stays open and is not shown before then: at most 90 days, a critical one for a day."""
+    """Snooze a finding: it stays open, but is not shown until the given time, at most 90 days ahead, or one day if it
+    is critical."""
     now = services.clock.now()
     with services.transaction() as conn:
-        found = finding_store.get_finding(conn, finding_id)
-        _require_settler(conn, caller, found)
-        _check_until(body.until, now, found["severity"])
+        finding = finding_store.get_finding(conn, finding_id)
+        _require_may_settle(conn, caller, finding)
+        _check_until(body.until, now, finding["severity"])
         finding_store.snooze(conn, finding_id, body.until)
-        details = {"finding": str(finding_id), "kind": found["kind"], "until": body.until.isoformat()}
-        record(conn, action="finding.quiet", actor=caller.actor, subject=found["subject"], detail=details)
+        details = {"finding": str(finding_id), "kind": finding["kind"], "until": body.until.isoformat()}
+        record(conn, action="finding.quiet", actor=caller.actor, subject=finding["subject"], detail=details)
     return {"id": finding_id, "until": body.until}
 
 
-def _require_settler(conn: Connection[Any], caller: Caller, found: dict[str, Any]) -> None:
-    """Raise `Denied` unless the caller may settle the finding (`duty_missing`; `own_finding` for one about the caller,
-    such as an emergency). Callers without a duty get `NotFound` for findings of others."""
-    if caller.person is not None and found["subject"] == f"person/{caller.person}":
+def _require_may_settle(conn: Connection[Any], caller: Caller, finding: dict[str, Any]) -> None:
+    """Raise `Denied` unless the caller may close or snooze the finding (`duty_missing`; `own_finding` for one about the
+    caller, such as an emergency). Callers without a duty get `NotFound` for findings of others."""
+    if caller.person is not None and finding["subject"] == f"person/{caller.person}":
         raise Denied("nobody may settle a finding about themselves", code="own_finding", hint="Ask a colleague.")
-    if ownership.is_own_finding(conn, caller, found):
+    if ownership.is_own_finding(conn, caller, finding):
         return
     if not can_read_all(caller) and not caller.scopes:
-        raise finding_store.finding_unknown(found["id"])
-    require_duty(caller, frozenset(DUTIES), found["subject"])
+        raise finding_store.finding_unknown(finding["id"])
+    require_duty(caller, frozenset(DUTIES), finding["subject"])
 
 
 def _check_until(until: datetime, now: datetime, severity: str) -> None:
-    """Raise `Invalid` (`quiet_past`, `quiet_long`) for an end that is past or too far away."""
+    """Raise `Invalid` (`quiet_past`, `quiet_long`) for a time that is past or too far ahead."""
     if until <= now:
         raise Invalid("that time is in the past", code="quiet_past", hint="Name a time in the future.")
     longest = QUIET_CRITICAL if severity == "critical" else QUIET
     if until > now + longest:
-        what = f"a finding that is {severity} is quiet for at most {longest.days} day{'s' if longest.days > 1 else ''}"
-        raise Invalid(what, code="quiet_long", hint="Settle it, or review it again then.")
+        message = f"a {severity} finding is snoozed for at most {longest.days} day{'s' if longest.days > 1 else ''}"
+        raise Invalid(message, code="quiet_long", hint="Close it, or snooze it again then.")

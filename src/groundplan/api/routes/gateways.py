@@ -1,6 +1,7 @@
-"""HOMEs of gateways that are gone, and declaring one lost for good, so that its calls end and its money is settled.
+"""HOMEs whose gateway workers are silent, and declaring such a HOME lost, so that its calls end and its budget is
+settled.
 
-Nothing here tells whether a HOME really is lost: a machine that is off comes back with its journals.
+Whether a HOME is really lost cannot be known here: a machine that was off comes back with its journals.
 """
 
 from __future__ import annotations
@@ -20,12 +21,13 @@ from groundplan.core.money import format_numeric
 
 router = protected_router("gateways")
 SILENT_SECONDS = 600.0
-"""To which the longest grace is added: until then a disconnected worker may serve, and will report it."""
+"""Silence after which a worker counts as gone, in addition to the longest grace: until then a disconnected worker may
+serve calls and report them later."""
 _Name = Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 
 
 class Lost(BaseModel):
-    """Which HOME, of which host, and why nobody waits for it any more."""
+    """The HOME to declare lost, by host and path, and the reason."""
 
     model_config = ConfigDict(extra="forbid")
     host: _Name
@@ -35,8 +37,8 @@ class Lost(BaseModel):
 
 @router.get("/gateways/gone")
 def gone(services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """HOMEs that have workers of which nobody was heard for ten minutes and the longest grace, and whose journals were
-    not taken over."""
+    """List HOMEs with workers that were silent for `SILENT_SECONDS` plus the longest grace, and whose journals were not
+    shipped."""
     with services.transaction() as conn:
         rows = gateways_store.silent_homes(conn, SILENT_SECONDS + longest_grace_s(conn))
     return {"homes": [{**row, "open_usd": format_numeric(row["open_usd"])} for row in rows]}
@@ -44,25 +46,28 @@ def gone(services: ServicesDep, _: Reader) -> dict[str, Any]:
 
 @router.post("/gateways/lost")
 def lost(body: Lost, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Declare a HOME lost. Within a minute or two its workers are fenced, calls that the ledger shows as open end as
-    after any crash, at their bound, and what else its workers held of budgets counts as spent. Where the HOME turns up
-    after all, what its journals have beyond that is taken over."""
+    """Declare a HOME lost. Within about two minutes its workers are fenced, its open calls end at their bound, as after
+    a crash, and what else its workers held of budgets counts as spent. If the HOME comes back, further calls in its
+    journals are still shipped.
+
+    Raises `NotFound` (`home_unknown`), and `Conflict` (`home_alive`) while a worker may still serve.
+    """
     with services.transaction() as conn:
-        quiet = SILENT_SECONDS + longest_grace_s(conn)
-        found = gateways_store.unshipped_workers(conn, body.host, body.home)
-        if not found:
+        min_silence = SILENT_SECONDS + longest_grace_s(conn)
+        workers = gateways_store.unshipped_workers(conn, body.host, body.home)
+        if not workers:
             raise NotFound(
-                f"no worker of {body.host} ({body.home}) is gone whose journal is missing",
+                f"{body.host} ({body.home}) has no silent worker with an unshipped journal",
                 code="home_unknown",
                 hint="`groundplan gateways gone` lists them; name host and HOME as it does.",
             )
-        if (heard := min(row["silent_s"] for row in found)) < quiet:
+        if (silence := min(row["silent_s"] for row in workers)) < min_silence:
             raise Conflict(
-                f"a worker of {body.host} ({body.home}) was heard of {heard:.0f} s ago, so it may still serve calls",
+                f"a worker of {body.host} ({body.home}) sent a heartbeat {silence:.0f} s ago and may still serve calls",
                 code="home_alive",
-                hint=f"A HOME can be declared lost once nobody has heard of it for {quiet:.0f} s.",
+                hint=f"A HOME can be declared lost once its workers have been silent for {min_silence:.0f} s.",
             )
-        if gateways_store.declare_lost(conn, epochs := [row["epoch"] for row in found], caller.actor):
+        if gateways_store.declare_lost(conn, epochs := [row["epoch"] for row in workers], caller.actor):
             detail = {"home": body.home, "reason": body.reason, "workers": [str(epoch) for epoch in epochs]}
             record(conn, action="gateway.lost", actor=caller.actor, subject=f"host/{body.host}", detail=detail)
     return {"host": body.host, "home": body.home, "workers": [str(epoch) for epoch in epochs]}

@@ -1,4 +1,4 @@
-"""What guardrails found, by workload and check."""
+"""Findings of guardrails, counted by workload and check."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ router = protected_router("guardrails")
 
 @router.get("/guardrails")
 def found(services: ServicesDep, _: Reader, days: Annotated[int, Query(ge=1, le=366)] = 7) -> dict[str, Any]:
-    """Calls with a find and finds of the last days, with the newest such call. What was found is kept nowhere."""
+    """The number of matches and of calls with a match in the last `days`, by workload and check, with the newest such
+    call. The matched texts are not stored."""
     since = services.clock.now().date() - timedelta(days=days - 1)
     with services.transaction() as conn:
         rows = count_store.guardrail_counts(conn, since)

@@ -1,4 +1,4 @@
-"""Blueprints: the numbered history, one of them, and the difference between two."""
+"""The history of blueprints, one blueprint, and the difference between two."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ router = protected_router("blueprints")
 
 @router.get("/blueprints")
 def list_blueprints(services: ServicesDep, caller: Reader) -> dict[str, Any]:
-    """The history, newest first."""
+    """List blueprints, newest first."""
     with services.transaction() as conn:
-        found = store.blueprints(conn)
-        names = load_names(conn, caller, {str(row["created_by"]) for row in found})
-    return {"blueprints": [{**row, "created_by_name": names.of(row["created_by"])} for row in found]}
+        rows = store.blueprints(conn)
+        names = load_names(conn, caller, {str(row["created_by"]) for row in rows})
+    return {"blueprints": [{**row, "created_by_name": names.of(row["created_by"])} for row in rows]}
 
 
 @router.get("/blueprints/{number}")
 def one_blueprint(number: str, services: ServicesDep, caller: Reader, content: bool = True) -> dict[str, Any]:
-    """One blueprint, or `current`: content (amounts in `*_usd`), digest, signature and the declared files; without
-    `content` neither that nor the files, which may be many megabytes."""
+    """One blueprint, by number or `current`: digest, signature, content (amounts in `*_usd`) and declared files. With
+    `content=false` without content and files, which may be many megabytes."""
     with services.transaction() as conn:
         row = store.blueprint(conn, _number(number, store.current_number(conn)))
-        by = load_names(conn, caller, (row["created_by"],)).of(row["created_by"])
-    whole = {"files": row["sources"], "content": blueprint_json(artifact.decode(bytes(row["body"])))} if content else {}
+        created_by_name = load_names(conn, caller, (row["created_by"],)).of(row["created_by"])
+    body = {"files": row["sources"], "content": blueprint_json(artifact.decode(bytes(row["body"])))} if content else {}
     return {
         "number": row["number"],
         "digest": row["digest"],
@@ -41,28 +41,28 @@ def one_blueprint(number: str, services: ServicesDep, caller: Reader, content: b
         "key_id": row["key_id"],
         "created_at": row["created_at"],
         "created_by": row["created_by"],
-        "created_by_name": by,
+        "created_by_name": created_by_name,
         "reason": row["reason"],
         "rollback_of": row["rollback_of"],
         "genesis": row["genesis"],
-        **whole,
+        **body,
     }
 
 
 @router.get("/blueprints/{number}/diff")
 def difference(number: str, services: ServicesDep, _: Reader, against: int | None = None) -> dict[str, Any]:
-    """Unified differences of the declared files from `against` (the one before, by default) to this blueprint."""
+    """Unified diffs of the declared files from blueprint `against` (by default the one before) to this one."""
     with services.transaction() as conn:
-        wanted = _number(number, store.current_number(conn))
-        base = wanted - 1 if against is None else against
-        after = store.blueprint(conn, wanted)["sources"]
-        before = store.blueprint(conn, base)["sources"] if base > 0 else {}
+        number_to = _number(number, store.current_number(conn))
+        number_from = number_to - 1 if against is None else against
+        after = store.blueprint(conn, number_to)["sources"]
+        before = store.blueprint(conn, number_from)["sources"] if number_from > 0 else {}
     files = [
         {"file": name, "diff": text}
         for name in sorted({*before, *after})
         if (text := _unified(name, str(before.get(name, "")), str(after.get(name, ""))))
     ]
-    return {"from": base, "to": wanted, "files": files}
+    return {"from": number_from, "to": number_to, "files": files}
 
 
 def _unified(name: str, before: str, after: str) -> str:

@@ -1,4 +1,4 @@
-"""The inbox: everything that waits for somebody, in one list: approvals, reviews, findings, stops, silent gateways."""
+"""The inbox: one list of everything that waits for a person: approvals, reviews, findings, kills, silent gateways."""
 
 from __future__ import annotations
 
@@ -23,30 +23,32 @@ router = protected_router("inbox")
 SILENT_SECONDS = 1.0
 MAX_FINDINGS = 200
 MAX_PENDING = 1000
-"""The most pending changes."""
+"""The most pending changes that are listed."""
 
 
 @router.get("/inbox")
 def inbox(services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Items with `kind`, `message`, `hint`, `subject`; `mine` where one of your duties is asked for. Of findings the
-    gravest; `more`: how many there are besides, which `count` has in it. Who holds no duty has the findings and reviews
-    that are theirs, and nothing else."""
+    """List everything that waits for a person; `mine` marks items that the caller may decide or owns.
+
+    Of findings only the most severe are listed; `more` counts the others, which are included in `count`. Callers
+    without a duty get only their own findings and the reviews that they may decide.
+    """
     with services.transaction() as conn:
-        only = ownership.own_findings(conn, caller)
-        findings = with_quotes(conn, caller, finding_store.list_findings(conn, limit=MAX_FINDINGS, only=only))
+        own_ids = ownership.own_findings(conn, caller)
+        findings = with_quotes(conn, caller, finding_store.list_findings(conn, limit=MAX_FINDINGS, only=own_ids))
         more = (
-            sum(finding_store.count_by_kind(conn, only=only).values()) - MAX_FINDINGS
+            sum(finding_store.count_by_kind(conn, only=own_ids).values()) - MAX_FINDINGS
             if len(findings) == MAX_FINDINGS
             else 0
         )
-        others = [] if only is not None else _approvals_and_stops(conn, caller)
-        reviews = _reviews(conn, caller, services.clock.now(), theirs=only is not None)
-    items = [each for each in others if each["kind"] == "approval"] + reviews
+        others = [] if own_ids is not None else _approvals_and_stops(conn, caller)
+        reviews = _reviews(conn, caller, services.clock.now(), only_own=own_ids is not None)
+    items = [item for item in others if item["kind"] == "approval"] + reviews
     items += [
-        {**finding, "mine": only is not None or (finding["owner"] is not None and finding["owner"] == caller.email)}
+        {**finding, "mine": own_ids is not None or (finding["owner"] is not None and finding["owner"] == caller.email)}
         for finding in findings
     ]
-    items += [each for each in others if each["kind"] != "approval"]
+    items += [item for item in others if item["kind"] != "approval"]
     return {"items": items, "count": len(items) + more, "more": more}
 
 
@@ -64,7 +66,7 @@ def _approvals_and_stops(conn: Connection[Any], caller: Caller) -> list[dict[str
 def _approval(change: dict[str, Any]) -> dict[str, Any]:
     needs = [(need["subject"], need["duty"]) for need in change["waits_for"]]
     subjects = dict.fromkeys(subject for subject, _ in needs)
-    waits = "; ".join(f"{', '.join(duty for of, duty in needs if of == each)} of {each}" for each in subjects)
+    waits = "; ".join(f"{', '.join(duty for of, duty in needs if of == subject)} of {subject}" for subject in subjects)
     return {
         "kind": "approval",
         "severity": "medium",
@@ -76,19 +78,20 @@ def _approval(change: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _reviews(conn: Connection[Any], caller: Caller, now: datetime, *, theirs: bool) -> list[dict[str, Any]]:
-    """Inbox items of held answers and tool uses; with `theirs` only those that the caller may decide."""
+def _reviews(conn: Connection[Any], caller: Caller, now: datetime, *, only_own: bool) -> list[dict[str, Any]]:
+    """Inbox items of answers and tool uses held for review; with `only_own` only those that the caller may decide."""
     waiting = [(held, may_decide(caller, held)) for held in queue.queue(conn, waiting=True) if held.due_at > now]
-    return [_review(held, mine=mine) for held, mine in waiting if mine or not theirs]
+    return [_review(held, mine=mine) for held, mine in waiting if mine or not only_own]
 
 
 def _review(held: HeldCall, *, mine: bool) -> dict[str, Any]:
-    what = "An answer of" if held.kind == "answer" else f"A use of the tool {held.subject} by"
+    description = "An answer of" if held.kind == "answer" else f"A use of the tool {held.subject} by"
+    deadline = f"{held.due_at.astimezone(UTC):%d %b %H:%M} UTC"
     return {
         "kind": "review",
         "severity": "high",
         "subject": f"review/{held.id}",
-        "message": f"{what} {held.workload} waits for a person until {held.due_at.astimezone(UTC):%d %b %H:%M} UTC.",
+        "message": f"{description} {held.workload} waits for a person until {deadline}.",
         "hint": "Read it, then release or refuse it.",
         "at": held.at.isoformat(),
         "mine": mine,

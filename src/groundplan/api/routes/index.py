@@ -1,4 +1,4 @@
-"""Editions of the search index: what there is, how they compare, switching, going back, taking away."""
+"""Editions of the search index: list, build, compare, switch, roll back and drop them."""
 
 from __future__ import annotations
 
@@ -22,36 +22,36 @@ router = protected_router("knowledge")
 
 @router.get("/knowledge/index")
 def editions(services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """Every edition of the search index with its state, settings and comparison, and what is declared."""
+    """List the editions of the search index with state, settings, sizes and comparison, and the declared settings."""
     with services.transaction() as conn:
         blueprint = current_blueprint(conn)
-        found = index_store.editions(conn)
-        sizes = index_store.edition_sizes(conn)
-        wanted = IndexContext(services, conn, blueprint).declared_settings()
+        listed = index_store.editions(conn)
+        sizes, no_size = index_store.edition_sizes(conn), {"documents": 0, "passages": 0, "without_vector": 0}
+        declared = IndexContext(services, conn, blueprint).declared_settings()
     return {
-        "editions": [{**_edition_json(one), **sizes.get(one.id, {"documents": 0, "passages": 0, "without_vector": 0})}
-                     for one in reversed(found)],
-        "declared": {**_settings(wanted.settings), "switch": "by-hand" if wanted.by_hand else "automatic"},
-        "serves_declared": serving_edition(found).settings == wanted.settings,
+        "editions": [{**_edition_json(edition), **sizes.get(edition.id, no_size)} for edition in reversed(listed)],
+        "declared": {**_settings(declared.settings), "switch": "by-hand" if declared.by_hand else "automatic"},
+        "serves_declared": serving_edition(listed).settings == declared.settings,
     }  # fmt: skip
 
 
 @router.post("/knowledge/index/build")
 def build(services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Begin an edition as declared, now; it is built beside the one that serves. It is begun by itself as well."""
+    """Start building the declared edition now, beside the one that serves; without this request it starts by itself.
+    `begun` is false if there is nothing to build."""
     require_duty(caller, DATA_DUTIES, "company")
     with services.own_connection() as conn:
-        bench = _index_context(services, conn)
-        step = upkeep.next_step(index_store.editions(conn), bench.declared_settings())
+        context = _index_context(services, conn)
+        step = upkeep.next_step(index_store.editions(conn), context.declared_settings())
         if step is None or step.what not in ("create", "drop"):
             return {"edition": None if step is None else step.edition, "begun": False}
         if step.what == "drop":
             switch.drop_edition(
-                conn, step.edition, bench.change_author(str(caller.actor)), "something else is declared now"
+                conn, step.edition, context.change_author(str(caller.actor)), "something else is declared now"
             )
         return {
             "edition": upkeep.begin_edition(
-                conn, bench.declared_settings().settings, bench.change_author(str(caller.actor))
+                conn, context.declared_settings().settings, context.change_author(str(caller.actor))
             ),
             "begun": True,
         }
@@ -59,47 +59,49 @@ def build(services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
 
 @router.post("/knowledge/index/{edition}/compare")
 def comparison(edition: int, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Compare an edition that is ready with the one that serves: counts, missing documents, recall, quality."""
+    """Compare an edition that is ready with the one that serves: counts, missing documents, recall, quality. Raises
+    `Invalid` (`index_state`) for an edition that is not ready."""
     require_duty(caller, DATA_DUTIES, "company")
     with services.own_connection() as conn:
-        bench = _index_context(services, conn)
-        found = index_store.read_edition(conn, edition)
-        if found is None or found.state not in ("ready", "switching"):
+        context = _index_context(services, conn)
+        target = index_store.read_edition(conn, edition)
+        if target is None or target.state not in ("ready", "switching"):
             raise Invalid(
-                f"edition {edition} is {found.state if found else 'not there'}", code="index_state",
+                f"edition {edition} is {target.state if target else 'not there'}", code="index_state",
                 hint="An edition is compared when it is ready: `groundplan knowledge index list`.",
             )  # fmt: skip
-        tools = bench.tools()
+        tools = context.tools()
         return {
             "edition": edition,
-            **compare.compare_edition(conn, found, tools.examine, tools.judge, services.clock.now()),
+            **compare.compare_edition(conn, target, tools.examine, tools.judge, services.clock.now()),
         }
 
 
 @router.post("/knowledge/index/{edition}/switch")
 def switching(edition: int, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Let an edition serve as soon as every search service holds it; the one before is kept."""
+    """Serve an edition as soon as every search service has loaded it; the previous one is kept. `services_reading`
+    counts the services that have not loaded it yet."""
     require_duty(caller, DATA_DUTIES, "company")
     with services.own_connection() as conn:
-        who = _index_context(services, conn).change_author(str(caller.actor))
-        switch.request_switch(conn, edition, who)
-        return _state(conn, edition, done=switch.finish_switch(conn, edition, who))
+        author = _index_context(services, conn).change_author(str(caller.actor))
+        switch.request_switch(conn, edition, author)
+        return _state(conn, edition, done=switch.finish_switch(conn, edition, author))
 
 
 @router.post("/knowledge/index/rollback")
 def rollback(services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Go back to the edition that served before. The one that is left is not switched to by itself again."""
+    """Go back to the edition that served before. The one that is left is not switched to automatically again."""
     require_duty(caller, DATA_DUTIES, "company")
     with services.own_connection() as conn:
-        who = _index_context(services, conn).change_author(str(caller.actor))
+        author = _index_context(services, conn).change_author(str(caller.actor))
         before = switch.previous_edition(conn)
-        switch.request_switch(conn, before.id, who, declined=True)
-        return _state(conn, before.id, done=switch.finish_switch(conn, before.id, who))
+        switch.request_switch(conn, before.id, author, declined=True)
+        return _state(conn, before.id, done=switch.finish_switch(conn, before.id, author))
 
 
 @router.post("/knowledge/index/{edition}/drop")
 def dropping(edition: int, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Take away an edition that does not serve, before its time."""
+    """Remove an edition that does not serve, before its retention ends."""
     require_duty(caller, DATA_DUTIES, "company")
     with services.own_connection() as conn:
         switch.drop_edition(conn, edition, _index_context(services, conn).change_author(str(caller.actor)), "by hand")
@@ -107,12 +109,12 @@ def dropping(edition: int, services: ServicesDep, caller: SignedIn) -> dict[str,
 
 
 def _state(conn: Connection[Any], edition: int, *, done: bool) -> dict[str, Any]:
-    waiting = sum(edition not in held for held in index_store.connected_followers(conn))
-    return {"edition": edition, "state": "serving" if done else "switching", "services_reading": waiting}
+    services_reading = sum(edition not in loaded_editions for loaded_editions in index_store.connected_followers(conn))
+    return {"edition": edition, "state": "serving" if done else "switching", "services_reading": services_reading}
 
 
-def _edition_json(one: Edition) -> dict[str, Any]:
-    return {**asdict(one), "settings": _settings(one.settings)}
+def _edition_json(edition: Edition) -> dict[str, Any]:
+    return {**asdict(edition), "settings": _settings(edition.settings)}
 
 
 def _settings(settings: IndexSettings) -> dict[str, Any]:

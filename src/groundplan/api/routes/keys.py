@@ -1,4 +1,4 @@
-"""API keys: created (and shown once), listed without their secrets, rotated, revoked."""
+"""API keys: create (shown once), list without their secrets, rotate and revoke them."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/=-]{0
 
 
 class NewKey(BaseModel):
-    """A new key. Without `user` it carries nobody's permissions."""
+    """A new key. With `user` it carries that person's permissions, without it nobody's."""
 
     model_config = ConfigDict(extra="forbid")
     workload: Annotated[str, StringConstraints(min_length=1, max_length=63)]
@@ -49,15 +49,15 @@ class NewKey(BaseModel):
     days: Annotated[int, Field(ge=1, le=3660)] | None = None
     tags: Annotated[list[Tag], Field(max_length=20)] = []
     networks: Annotated[list[str], Field(max_length=50)] = []
-    """Networks from which it may be used: 10.0.0.0/8"""
+    """Networks (CIDR) from which the key may be used, such as 10.0.0.0/8; empty: all."""
     models: Annotated[list[str], Field(max_length=50)] = []
-    """Models or deployments of the workload that it may use; empty: all."""
+    """Models or deployments of the workload that the key may use; empty: all."""
     budget: Annotated[str, StringConstraints(max_length=40)] | None = None
-    """20 USD/month"""
+    """An amount per period, such as 20 USD/month."""
 
 
 class Rotation(BaseModel):
-    """How long the old key stays valid beside the new one."""
+    """How long the old key stays valid beside the new one, such as 24h; at most 90 days."""
 
     model_config = ConfigDict(extra="forbid")
     overlap: Annotated[str, StringConstraints(max_length=20)] = "24h"
@@ -65,11 +65,12 @@ class Rotation(BaseModel):
 
 @router.post("/keys", status_code=201)
 def create_key(body: NewKey, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Make a key. The answer holds it; nothing can show it again. It says, too, which gateways know it already: all
-    that are connected, unless one is slow; and, as `warnings`, where its budget has no room for a call.
+    """Create a key. Only this response contains its secret. `effective` lists the gateways that know the key already:
+    all that are connected, unless one is slow. `warnings` say where its budget is too small for a call.
 
-    One that carries somebody's permissions is made by themselves, or by the operator, of which they are told; one that
-    acts for others by those to whom that is granted, where it is to nobody by the operator.
+    A key that carries a person's permissions is created by that person, or by the operator, and the person is notified.
+    A key that acts for others is created by people to whom that is granted; without any such grant only by the
+    operator.
     """
     authorize(caller, "keys", f"workload/{body.workload}")
     expires = None if body.days is None else services.clock.now() + timedelta(days=body.days)
@@ -93,32 +94,33 @@ def create_key(body: NewKey, services: ServicesDep, caller: SignedIn) -> dict[st
 
 
 def _warnings(blueprint: Blueprint, workload: Workload, terms: KeyTerms) -> list[dict[str, Any]]:
-    """Warnings about a key budget that is too small for any call, which otherwise only its callers would notice."""
+    """Warnings about a budget that is too small for any call, which otherwise only callers of the key would notice."""
     if terms.budget is None:
         return []
-    said = f"{short_usd(terms.budget)}/{terms.budget_period}"
-    found = limits.key_budget_warnings(workload, blueprint.deployments, terms.models, terms.budget, said)
-    return [problem_json(each) for each in found]
+    budget_text = f"{short_usd(terms.budget)}/{terms.budget_period}"
+    problems = limits.key_budget_warnings(workload, blueprint.deployments, terms.models, terms.budget, budget_text)
+    return [problem_json(problem) for problem in problems]
 
 
 def _check_owner(conn: Connection[Any], caller: Caller, person: UUID | None) -> None:
-    """Raise `Denied` (`key_of_another`) for a key of another person: it can read what that person may read."""
+    """Raise `Denied` (`key_of_another`) if the key would carry the permissions of another person. The operator may
+    create such keys."""
     if person is None or person_actor(person) == str(caller.actor):
         return
     if rights_store.responsible_actor(conn, str(caller.actor)) != OPERATOR:
         raise Denied(
-            "only the person themselves may make a key that carries their permissions", code="key_of_another",
+            "only the person themselves may create a key that carries their permissions", code="key_of_another",
             hint="Ask them to, leave user out, or ask the operator: groundplan keys create --user E-MAIL.",
         )  # fmt: skip
 
 
 def _check_act_for_others(conn: Connection[Any], caller: Caller, blueprint: Blueprint, workload: str) -> None:
-    """Raise `Denied` (`act_for_others_not_granted`) for a key that acts for others without a grant of the workload: it
-    can read what anybody may read. Without any grant only the operator creates such keys."""
-    granted = any(each.name == workload and each.act_for_others for each in blueprint.workloads)
+    """Raise `Denied` (`act_for_others_not_granted`) for a key that acts for others if no grant of the workload permits
+    it: such a key can read what anybody may read. Without a grant only the operator may create it."""
+    granted = any(item.name == workload and item.act_for_others for item in blueprint.workloads)
     if not granted and rights_store.responsible_actor(conn, str(caller.actor)) != OPERATOR:
         raise Denied(
-            f"keys of {workload} that act for others, by which one reads what anybody may read, were granted to nobody",
+            f"keys of {workload} that act for others, and can read what anybody may read, are granted to nobody",
             code="act_for_others_not_granted",
             hint="Declare kind: grant with allows: act-for-others, or ask the operator: groundplan keys create "
             "--on-behalf-of.",
@@ -126,16 +128,18 @@ def _check_act_for_others(conn: Connection[Any], caller: Caller, blueprint: Blue
 
 
 def _mail_owner(conn: Connection[Any], caller: Caller, key: UUID, person: UUID, now: datetime) -> None:
+    """Notify the person whose permissions a new key carries, unless they created it themselves."""
     if caller.person != person:
-        told = "A key that carries your permissions was made; if you did not ask for it, tell security"
-        mail_store.queue_mail(conn, f"key:{key}", person, told, "/you", now)
+        text = "A key that carries your permissions was made; if you did not ask for it, tell security"
+        mail_store.queue_mail(conn, f"key:{key}", person, text, "/you", now)
 
 
 def _terms(body: NewKey, blueprint: Blueprint, workload: Workload) -> KeyTerms:
-    """The terms of a new key. Raises `Invalid` for an invalid network, budget or model."""
-    places = [d for d in blueprint.deployments if d.name in set(workload.all_deployments)]
-    known = {name for d in places for name in (d.name, d.model)}
-    upstream = {d.upstream_model for d in places}  # as calls may name it, too
+    """The terms of a new key. Raises `Invalid` (`model_unknown`, `key_terms`) for an invalid network, budget or
+    model."""
+    deployments = [d for d in blueprint.deployments if d.name in set(workload.all_deployments)]
+    known = {name for d in deployments for name in (d.name, d.model)}
+    upstream = {d.upstream_model for d in deployments}  # calls may use the upstream's name as well
     unknown = [model for model in body.models if model not in known and model not in upstream]
     if unknown:
         raise Invalid(
@@ -148,7 +152,7 @@ def _terms(body: NewKey, blueprint: Blueprint, workload: Workload) -> KeyTerms:
         budget = None if body.budget is None else units.limit(body.budget)
     except ValueError as error:
         hint = f"{str(error)[:1].upper()}{str(error)[1:]}."
-        raise Invalid("the key cannot be made with these terms", code="key_terms", hint=hint) from error
+        raise Invalid("the key cannot be created with these terms", code="key_terms", hint=hint) from error
     return KeyTerms(
         acts_for_others=body.acts_for_others,
         tags=tuple(dict.fromkeys(body.tags)),
@@ -157,7 +161,7 @@ def _terms(body: NewKey, blueprint: Blueprint, workload: Workload) -> KeyTerms:
             dict.fromkeys(
                 name
                 for model in body.models
-                for name in ([model] if model in known else [d.name for d in places if d.upstream_model == model])
+                for name in ([model] if model in known else [d.name for d in deployments if d.upstream_model == model])
             )
         ),
         budget=None if budget is None else budget.amount,
@@ -167,8 +171,8 @@ def _terms(body: NewKey, blueprint: Blueprint, workload: Workload) -> KeyTerms:
 
 @router.post("/keys/{key_id}/rotate", status_code=201)
 def rotate_key(key_id: UUID, body: Rotation, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """A new key in the place of another, good at once; the old one ends after the overlap. `warnings`: as of a key that
-    is made."""
+    """Replace a key with a new one, which is valid at once; the old one ends after `overlap`. The rights of the key
+    stay the same. `warnings` as for a created key."""
     try:
         overlap = timedelta(milliseconds=units.duration_ms(body.overlap))
     except ValueError as error:
@@ -178,20 +182,20 @@ def rotate_key(key_id: UUID, body: Rotation, services: ServicesDep, caller: Sign
     with services.transaction() as conn:
         row = store.key(conn, key_id)
         authorize(caller, "keys", f"workload/{row['workload']}")
-        whose = None if row["user"] is None else find_person_id(conn, row["user"])
-        _check_owner(conn, caller, whose)
+        owner = None if row["user"] is None else find_person_id(conn, row["user"])
+        _check_owner(conn, caller, owner)
         blueprint = current_blueprint(conn)
         if row["acts_for_others"]:
             _check_act_for_others(conn, caller, blueprint, row["workload"])
         new, secret, ends = identity.rotate_key(conn, caller.actor, key_id, overlap)
-        if whose is not None:
-            _mail_owner(conn, caller, new.id, whose, services.clock.now())
+        if owner is not None:
+            _mail_owner(conn, caller, new.id, owner, services.clock.now())
         number = store.policy_number(conn)
     return {
         "id": str(new.id), "key": secret, "workload": new.workload, "expires_at": new.expires_at,
         "replaces": str(key_id), "old_ends_at": ends, "effective": policy_effect(services, number),
-        "warnings": [told for each in blueprint.workloads if each.name == new.workload
-                     for told in _warnings(blueprint, each, new.terms)],
+        "warnings": [warning for item in blueprint.workloads if item.name == new.workload
+                     for warning in _warnings(blueprint, item, new.terms)],
     }  # fmt: skip
 
 
@@ -205,21 +209,21 @@ def list_keys(
     before: UUID | None = None,
     limit: Annotated[int, Query(ge=1, le=PAGE)] = PAGE,
 ) -> dict[str, Any]:
-    """Keys, newest first, also revoked and expired ones; filtered by `tag`, `workload` or `user` (e-mail address).
-    Continue with `before` = `next`."""
+    """List keys, newest first, including revoked and expired ones; filtered by `tag`, `workload` or `user` (e-mail
+    address). For the next page pass `next` as `before`."""
     with services.transaction() as conn:
-        found = store.keys(conn, tag, before, limit + 1, workload=workload, user=user)
+        rows = store.keys(conn, tag, before, limit + 1, workload=workload, user=user)
         if before is None:
-            require_known_names(conn, found, workload=workload)
-            require_known_person(conn, found, user)
-    shown = found[:limit]
-    return {"keys": shown, "next": str(shown[-1]["id"]) if len(found) > limit else None}
+            require_known_names(conn, rows, workload=workload)
+            require_known_person(conn, rows, user)
+    shown = rows[:limit]
+    return {"keys": shown, "next": str(shown[-1]["id"]) if len(rows) > limit else None}
 
 
 @router.delete("/keys/{key_id}")
 def revoke_key(key_id: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Revoke a key; returns which gateways have acknowledged it, and `others`: keys that it was rotated to or from,
-    which go on."""
+    """Revoke a key. `effective` lists the gateways that have acknowledged it; `others` are keys that it was rotated to
+    or from, which remain valid."""
     with services.transaction() as conn:
         row = store.key(conn, key_id)
         authorize(caller, "revoke", f"workload/{row['workload']}")

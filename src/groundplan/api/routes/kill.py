@@ -1,6 +1,6 @@
-"""The kill switch: stops a scope now, says when that is effective at every gateway, and is lifted again.
+"""The kill switch: stop a scope, report when that is effective at every gateway, and lift the stop again.
 
-A scope that names nothing is refused, since a slip of the hand must not be taken for a stop.
+A scope that names nothing is refused, so that a misspelt name is not mistaken for a successful stop.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ router = protected_router("kill")
 
 
 class KillBody(BaseModel):
-    """A scope to stop, or to lift the stop of, and the reason."""
+    """A scope to stop, or whose stop is to be lifted, and the reason."""
 
     model_config = ConfigDict(extra="forbid")
     scope: Annotated[
@@ -43,44 +43,48 @@ class KillBody(BaseModel):
     ]
     reason: Annotated[str, StringConstraints(min_length=1, max_length=500)]
     streams: bool = False
-    """Whether answers under way are ended, too, with an error: for security."""
+    """Also end running answers, with an error."""
 
 
 @router.get("/kill")
 def list_kills(services: ServicesDep, caller: Reader) -> dict[str, Any]:
-    """Kills in force, and the `scopes` that can be stopped."""
+    """List the kills in force, and the `scopes` that can be stopped."""
     with services.transaction() as conn:
-        wishes = rights_store.lift_wishes(conn)
-        names = load_names(conn, caller, [by for by, _ in wishes.values()])
-        told = {
+        lift_requests = rights_store.lift_wishes(conn)
+        names = load_names(conn, caller, [by for by, _ in lift_requests.values()])
+        lift_state = {
             scope: {"lift_asked_by": names.of(by), "lift_waits_for": _lift_waits_for(proven=proven)}
-            for scope, (by, proven) in wishes.items()
+            for scope, (by, proven) in lift_requests.items()
         }
-        nobody = {"lift_asked_by": None, "lift_waits_for": None}
-        return {"kills": [{**row, **told.get(row["scope"], nobody)} for row in store.kills(conn)],
+        not_requested = {"lift_asked_by": None, "lift_waits_for": None}
+        return {"kills": [{**row, **lift_state.get(row["scope"], not_requested)} for row in store.kills(conn)],
                 "scopes": _scopes(current_or_none(conn))}  # fmt: skip
 
 
 def _scopes(blueprint: Blueprint | None) -> list[str]:
     if blueprint is None:
         return ["company"]
-    named = (("workload", blueprint.workloads), ("deployment", blueprint.deployments), ("site", blueprint.sites),
-             ("source", blueprint.sources))  # fmt: skip
-    models = sorted({each.model for each in blueprint.deployments})
-    providers = sorted({provider_of(each) for each in blueprint.deployments})
+    items_by_kind = (
+        ("workload", blueprint.workloads),
+        ("deployment", blueprint.deployments),
+        ("site", blueprint.sites),
+        ("source", blueprint.sources),
+    )
+    models = sorted({item.model for item in blueprint.deployments})
+    providers = sorted({provider_of(item) for item in blueprint.deployments})
     return [
         "company",
-        *(f"{kind}/{each.name}" for kind, these in named for each in these),
+        *(f"{kind}/{item.name}" for kind, items in items_by_kind for item in items),
         *(f"model/{name}" for name in models),
         *(f"provider/{name}" for name in providers),
-        *(f"tool/{each.name}" for each in blueprint.tools),
+        *(f"tool/{item.name}" for item in blueprint.tools),
     ]
 
 
 @router.post("/kill", status_code=201)
 def kill(body: KillBody, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Stop a scope. Gateways acknowledge within a second; those cut off are named with until when they may serve. Of a
-    key that was rotated, `others` are those of its line that go on."""
+    """Stop a scope. Gateways acknowledge within a second; each disconnected one is listed with the time until which it
+    may serve. For a rotated key, `others` are keys of its rotation that remain valid."""
     authorize(caller, "stop", body.scope)
     kind, _, name = body.scope.partition("/")
     with services.transaction() as conn:
@@ -93,9 +97,10 @@ def kill(body: KillBody, services: ServicesDep, caller: SignedIn) -> dict[str, A
 
 @router.post("/kill/lift")
 def lift(body: KillBody, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Let a stopped scope run again, once two people who proved to be there want it: the first asks, another agrees.
+    """Lift a stop. It takes two people who proved their presence: the first requests it, another one confirms.
 
-    Where the company is one person, in the demo, or before anybody has a passkey, one is enough. `lifted` says which.
+    One person is enough in a company of one person, in the demo, and before anybody has a passkey. `lifted` says
+    whether the scope runs again; if not, `waits_for` says for whom it waits.
     """
     authorize(caller, "lift", body.scope)
     with services.transaction() as conn:
@@ -111,24 +116,24 @@ def lift(body: KillBody, services: ServicesDep, caller: SignedIn) -> dict[str, A
 
 
 def _lift_waits_for(*, proven: bool) -> str:
-    """What lifting a kill waits for; `proven`: whether the requester proved to be present."""
+    """For whom lifting a kill waits; `proven`: whether the requester proved to be present."""
     return "somebody else with the duty" if proven else "two people with the duty who prove to be there"
 
 
 def _check_scope(conn: Connection[Any], scope: str) -> None:
-    """Raise `NotFound` (`scope_unknown`) if the scope names nothing served or pending, and no key."""
+    """Raise `NotFound` (`scope_unknown`) if the scope names no served or pending item and no key."""
     kind, _, name = scope.partition("/")
     if kind in ("company", "tool") or (kind == "key" and _is_key(conn, name)):
         return
     known = set() if kind == "key" else _known_names(conn, kind)
     if scope in known:
         return
-    near = closest_name(scope, known)
+    suggestion = closest_name(scope, known)
     listed = "`groundplan keys list` shows the keys." if kind == "key" else f"There are: {_names_hint(known)}."
     raise NotFound(
         f"there is no {scope}, so nothing was stopped",
         code="scope_unknown",
-        hint=f"Did you mean {near}?" if near else listed,
+        hint=f"Did you mean {suggestion}?" if suggestion else listed,
     )
 
 
@@ -140,12 +145,12 @@ def _is_key(conn: Connection[Any], name: str) -> bool:
 
 
 def _known_names(conn: Connection[Any], kind: str) -> set[str]:
-    """Names of this kind in the served blueprint and in pending changes."""
-    waiting = {change.subject for change in governance.pending_changes(conn) if change.type == kind}
+    """Scopes of this kind in the served blueprint and in pending changes."""
+    pending = {change.subject for change in governance.pending_changes(conn) if change.type == kind}
     blueprint = current_or_none(conn)
     if blueprint is None:
-        return waiting
-    named = {
+        return pending
+    names = {
         "workload": [item.name for item in blueprint.workloads],
         "deployment": [item.name for item in blueprint.deployments],
         "source": [item.name for item in blueprint.sources],
@@ -153,7 +158,7 @@ def _known_names(conn: Connection[Any], kind: str) -> set[str]:
         "model": [item.model for item in blueprint.deployments],
         "provider": [provider_of(item) for item in blueprint.deployments],
     }[kind]
-    return waiting | {f"{kind}/{name}" for name in named}
+    return pending | {f"{kind}/{name}" for name in names}
 
 
 def _names_hint(known: set[str]) -> str:

@@ -1,4 +1,4 @@
-"""Governed knowledge: sources, documents (never their text) and search with the caller's own permissions."""
+"""Governed knowledge: sources, documents (without their text), and search with the caller's own permissions."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ _NO_NUL = r"^[^\x00]*$"
 
 
 class Where(BaseModel):
-    """Only documents of which all of this holds. `path`: how it begins; times bound the last modification."""
+    """Filters on documents; all that are given must match. `path` is a prefix; `after` and `before` bound the time of
+    the last modification."""
 
     model_config = ConfigDict(extra="forbid")
     path: Annotated[str, StringConstraints(min_length=1, max_length=1000, pattern=_NO_NUL)] | None = None
@@ -41,7 +42,7 @@ class Where(BaseModel):
 
 
 class Question(BaseModel):
-    """What to look for, within the sources of a workload."""
+    """A search within the sources of a workload."""
 
     model_config = ConfigDict(extra="forbid")
     workload: Annotated[str, StringConstraints(min_length=1, max_length=63)]
@@ -49,22 +50,27 @@ class Question(BaseModel):
     passages: Annotated[int, Field(ge=1, le=20)] = 5
     where: Where = Where()
     explain: bool = False
-    """Also say which documents match, that you may read, but that are kept back from the workload, and why."""
+    """Also list matching documents that the caller may read but that are withheld from the workload, with the
+    reason."""
 
 
 @router.get("/knowledge")
 def overview(services: ServicesDep, _: Reader, source: str | None = None) -> dict[str, Any]:
     """Sources with counts, and their documents with readers."""
     with services.transaction() as conn:
-        found = knowledge_store.documents(conn, source)
-        require_known_source(conn, found, source)
-        return {"sources": store.sources(conn), "documents": found}
+        rows = knowledge_store.documents(conn, source)
+        require_known_source(conn, rows, source)
+        return {"sources": store.sources(conn), "documents": rows}
 
 
 @router.post("/knowledge/search")
 def search(body: Question, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Passages that you may read. The operator has no permissions of their own here: sign in as a person. Applications
-    send the same to the gateway's port with their API key, for its user. What is restricted is in the audit log."""
+    """Search for passages that the caller may read.
+
+    The operator has no permissions of their own here and has to sign in as a person. Applications send the same request
+    to the gateway's port with their API key, and search with the permissions of its user. Reading restricted documents
+    is recorded in the audit log.
+    """
     if caller.person is None:
         raise Denied(
             "a search needs the permissions of a person",
@@ -79,7 +85,7 @@ def search(body: Question, services: ServicesDep, caller: SignedIn) -> dict[str,
         if workload.grounding is None:
             raise Invalid(f"{workload.name} has no sources", code="no_sources", hint="Declare sources in its workload.")
         sources = usable_sources(conn, blueprint, workload, today)
-    question = {
+    query = {
         "workload": workload.name,
         "person": str(caller.person),
         "query": body.query,
@@ -92,16 +98,17 @@ def search(body: Question, services: ServicesDep, caller: SignedIn) -> dict[str,
         "explain": body.explain,
         "where": body.where.model_dump(mode="json", exclude_none=True),
     }
-    answer = dict(post_local(services.home, "search", "/search", question))
+    answer = dict(post_local(services.home, "search", "/search", query))
     if not answer["passages"]:
         with services.transaction() as conn:
             signals.record_unanswered(services, conn, workload, caller.person, body.query)
-    found = {str(each["document"]) for each in answer["passages"]}
-    found |= {str(each["other_document"]) for each in answer.get("conflicts", ())}  # what it says is in the answer, too
+    document_ids = {str(item["document"]) for item in answer["passages"]}
+    # a conflict quotes the other document as well
+    document_ids |= {str(item["other_document"]) for item in answer.get("conflicts", ())}
     with services.transaction() as conn:
-        read = knowledge_store.restricted_documents(conn, sorted(found))
-        if read:
-            detail = {"documents": read}
+        restricted = knowledge_store.restricted_documents(conn, sorted(document_ids))
+        if restricted:
+            detail = {"documents": restricted}
             record(
                 conn, action="knowledge.read", actor=caller.actor, subject=f"workload/{workload.name}", detail=detail
             )
@@ -110,5 +117,5 @@ def search(body: Question, services: ServicesDep, caller: SignedIn) -> dict[str,
 
 @router.post("/knowledge/ingest")
 def ingest(services: ServicesDep, _: Operator) -> dict[str, Any]:
-    """Read all sources of the current blueprint again; only what changed is indexed."""
+    """Scan all sources of the current blueprint again; only changes are indexed."""
     return ingest_current(services)

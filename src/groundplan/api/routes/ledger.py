@@ -1,4 +1,4 @@
-"""Calls with their receipts, what they cost, and what they were worth."""
+"""Calls with their receipts, costs and outcomes."""
 
 from __future__ import annotations
 
@@ -37,9 +37,8 @@ Value = Annotated[
 
 
 class Outcome(BaseModel):
-    """What a call was worth to the business, or what became of a `ticket` that calls worked on: `accepted`, or its
-    `status` in the words of its system, as it was `at` that time. Send an `id` of your own to be able to send it again
-    after no answer."""
+    """The business outcome of a call, or of a `ticket` that calls worked on: `accepted`, or the ticket system's own
+    `status` as of `at`. Clients that choose the `id` can repeat a request that got no response."""
 
     model_config = ConfigDict(extra="forbid")
     id: UUID | None = None
@@ -52,7 +51,7 @@ class Outcome(BaseModel):
     label: Annotated[str, StringConstraints(max_length=outcome_store.LABEL_LENGTH, pattern=r"^[^\x00]*$")] | None = None
 
     @model_validator(mode="after")
-    def _one(self) -> Outcome:
+    def _check_report(self) -> Outcome:
         outcome_store.check_report(
             call_id=self.call_id, ticket=self.ticket, of_ticket=(self.status, self.at),
             of_call=(self.accepted, self.value_usd, self.label),
@@ -71,51 +70,52 @@ def list_calls(
     before: UUID | None = None,
     limit: Limit = 50,
 ) -> dict[str, Any]:
-    """Newest first; continue with `before` = `next`. Who holds no duty sees their own calls."""
+    """List calls, newest first; for the next page pass `next` as `before`. Callers without a duty get only their own
+    calls."""
     with services.transaction() as conn:
-        who = caller.person
-        if can_read_all(caller):  # others are not told who is here, either
-            who = None if person is None else find_person_id(conn, person)
-        wanted = CallFilter(workload=workload, status=status, person=who, deployment=deployment)
-        found = queries.list_calls(conn, wanted, before=before, limit=limit)
+        person_id = caller.person
+        if can_read_all(caller):  # for others a person filter would disclose who exists
+            person_id = None if person is None else find_person_id(conn, person)
+        call_filter = CallFilter(workload=workload, status=status, person=person_id, deployment=deployment)
+        page = queries.list_calls(conn, call_filter, before=before, limit=limit)
         if before is None and can_read_all(caller):
-            require_known_names(conn, found["calls"], workload=workload, deployment=deployment)
-        add_cached_placement(conn, found["calls"])
-        return found
+            require_known_names(conn, page["calls"], workload=workload, deployment=deployment)
+        add_cached_placement(conn, page["calls"])
+        return page
 
 
 @router.get("/calls/{call_id}")
 def receipt(call_id: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """The receipt: steps, attempts, passages, amounts, the audit entry, why it was asked where it was (`chosen`), and
-    whether prompt and answer are kept; for who holds a duty, its part of what is allocated beside the calls."""
+    """The receipt of a call: steps, attempts, passages, amounts, audit entry, why this deployment was chosen
+    (`chosen`), and whether prompt and answer are stored. Callers with a duty also get its share of allocated costs."""
     with services.transaction() as conn:
-        found = receipts.full_receipt(conn, services, caller, call_id)
-    if not can_read_all(caller) and found["person_id"] != str(caller.person):
+        value = receipts.full_receipt(conn, services, caller, call_id)
+    if not can_read_all(caller) and value["person_id"] != str(caller.person):
         raise Denied("this is somebody else's call", code="not_yours", hint="People with a duty may see it.")
-    return found
+    return value
 
 
 @router.get("/cost")
 def cost(services: ServicesDep, _: Reader, workload: str | None = None, days: int | None = None) -> dict[str, Any]:
-    """Exact totals; refused calls are not counted. Of the last `days`, from the begin of this hour then, or of
-    always."""
-    hour = services.clock.now().replace(minute=0, second=0, microsecond=0)  # facts within one may have left, sums stay
+    """Exact totals, without refused calls: of all time, or since `days` before the start of the present hour."""
+    # whole hours: facts may have been archived, hourly sums stay
+    hour = services.clock.now().replace(minute=0, second=0, microsecond=0)
     since = None if days is None else hour - timedelta(days=max(1, min(days, 3660)))
     with services.transaction() as conn:
         summary = queries.cost_summary(conn, CallFilter(workload=workload, since=since))
-        meant = semantic_savings.semantic_savings_json(conn, (since or datetime(1970, 1, 1, tzinfo=UTC)).date())
-        meant = [row for row in meant if workload in (None, row["workload"])]
+        semantic = semantic_savings.semantic_savings_json(conn, (since or datetime(1970, 1, 1, tzinfo=UTC)).date())
+        semantic = [row for row in semantic if workload in (None, row["workload"])]
         require_known_names(conn, summary["by_workload"], workload=workload)
-        used = current_budget_use(conn, current_or_none(conn), services.clock.now())
-        return {**summary, "budgets": used, "by_meaning": meant}
+        budgets = current_budget_use(conn, current_or_none(conn), services.clock.now())
+        return {**summary, "budgets": budgets, "by_meaning": semantic}
 
 
 @router.get("/cost/days")
 def cost_by_day(
     services: ServicesDep, _: Reader, days: Annotated[int, Query(ge=1, le=366)] = CHART_DAYS
 ) -> dict[str, Any]:
-    """Cost and calls of each day and workload: of so many whole days, UTC, and today so far. With 30 of them this month
-    is whole on each of its days."""
+    """Cost and calls by day (UTC) and workload, of the last `days` whole days and of today so far. With 30 days this
+    includes the whole of the present month."""
     today = services.clock.now().replace(hour=0, minute=0, second=0, microsecond=0)
     with services.transaction() as conn:
         return {"days": queries.daily_cost(conn, CallFilter(since=today - timedelta(days=days)))}
@@ -123,14 +123,17 @@ def cost_by_day(
 
 @router.post("/outcomes", status_code=201)
 def outcome(body: Outcome, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Report what a call was worth: once by its `id`, and the same without one only once; or what became of a ticket,
-    which counts once for each workload whose calls worked on it. By who holds a duty for the workload, or whose call it
-    is. Applications send the same to the gateway's port with the API key of the call's workload."""
+    """Report the outcome of a call or of a ticket.
+
+    The same `id` counts once; without an `id`, equal reports count once. The outcome of a ticket counts once for each
+    workload whose calls worked on it. Permitted for holders of a duty for the workload and for the person of the call.
+    Applications send the same to the gateway's port with an API key of the workload.
+    """
     if body.call_id is None:
-        said = TicketChange(body.ticket or "", body.accepted, body.status, body.value_usd, body.at, body.id)
-        told = to_report(said, caller.actor, None, services.clock.now())
+        change = TicketChange(body.ticket or "", body.accepted, body.status, body.value_usd, body.at, body.id)
+        report = to_report(change, caller.actor, None, services.clock.now())
         with services.transaction() as conn:
-            return ticket_store.report_json(told, _report_ticket(conn, caller, told))
+            return ticket_store.report_json(report, _report_ticket(conn, caller, report))
     reported = outcome_store.Outcome(
         id=body.id or new_id(),
         call_id=body.call_id,
@@ -147,12 +150,14 @@ def outcome(body: Outcome, services: ServicesDep, caller: SignedIn) -> dict[str,
 
 
 def _report_ticket(
-    conn: Connection[Any], caller: Caller, told: ticket_store.TicketReport
+    conn: Connection[Any], caller: Caller, report: ticket_store.TicketReport
 ) -> list[ticket_store.TicketOutcome]:
     """Store the outcome for the workloads that the caller may report for. Other callers do not learn whether the ticket
     exists."""
-    worked_on = ticket_store.workloads_by_ticket(conn, [told.ticket]).get(told.ticket, frozenset())
+    worked_on = ticket_store.workloads_by_ticket(conn, [report.ticket]).get(report.ticket, frozenset())
     if not worked_on and readable_workloads(caller):
-        return ticket_store.report(conn, told)
-    workloads = outcome_permissions.reportable_workloads(caller, told.ticket, worked_on)
-    return [kept for each in workloads for kept in ticket_store.report(conn, replace(told, workload=each))]
+        return ticket_store.report(conn, report)
+    workloads = outcome_permissions.reportable_workloads(caller, report.ticket, worked_on)
+    return [
+        stored for workload in workloads for stored in ticket_store.report(conn, replace(report, workload=workload))
+    ]

@@ -1,4 +1,4 @@
-"""Documents that laws ask for about a workload, filled from facts by one exporter; what is missing is marked."""
+"""Legally required documents about a workload, generated from facts; gaps are marked."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ Name = Literal["annex-iv", "fria", "dpia"]
 
 @router.get("/exports/documents")
 def list_documents(services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """The kinds of documents that there are, and about which workloads."""
+    """List the kinds of legal documents that can be generated, and the workloads."""
     with services.transaction() as conn:
         current = controls.current_or_none(conn)
     return {
         "documents": [
             {
-                "name": name, "title": made.title, "law": made.law, "source": made.source, "as_of": made.as_of,
-                "sections": len(made.sections),
+                "name": name, "title": template.title, "law": template.law, "source": template.source,
+                "as_of": template.as_of, "sections": len(template.sections),
             }
             for name in NAMES
-            for made in [load_template(name)]
+            for template in [load_template(name)]
         ],
         "workloads": sorted(current.workspace.workloads) if current is not None else [],
     }  # fmt: skip
@@ -38,20 +38,21 @@ def list_documents(services: ServicesDep, _: Reader) -> dict[str, Any]:
 
 @router.get("/exports/documents/{name}/{workload}")
 def document(name: Name, workload: str, services: ServicesDep, caller: Reader) -> dict[str, Any]:
-    """One document about one workload: each section with its sentences, where each is from, and what is missing."""
-    return _made(services, caller, name, workload).to_json()
+    """A legal document about a workload: sections with sentences, the origin of each, and what is missing."""
+    return _generate(services, caller, name, workload).to_json()
 
 
 @router.get("/exports/documents/{name}/{workload}/text", response_class=PlainTextResponse)
 def text(name: Name, workload: str, services: ServicesDep, caller: Reader) -> PlainTextResponse:
-    """The same as Markdown."""
-    made = markdown(_made(services, caller, name, workload))
-    return PlainTextResponse(made, media_type="text/markdown; charset=utf-8")
+    """The same document as Markdown."""
+    content = markdown(_generate(services, caller, name, workload))
+    return PlainTextResponse(content, media_type="text/markdown; charset=utf-8")
 
 
-def _made(services: ServicesDep, caller: Reader, name: str, workload: str) -> Document:
+def _generate(services: ServicesDep, caller: Reader, name: str, workload: str) -> Document:
+    """Generate a document, and record the export in the audit log."""
     with services.transaction() as conn:
-        made = legal_documents.fill_document(services, conn, controls.current(conn), name, workload)
-        detail = {"document": name, "missing": list(made.missing)}
+        document = legal_documents.fill_document(services, conn, controls.current(conn), name, workload)
+        detail = {"document": name, "missing": list(document.missing)}
         record(conn, action="export.document", actor=caller.actor, subject=f"workload/{workload}", detail=detail)
-    return made
+    return document

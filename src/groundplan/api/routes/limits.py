@@ -1,4 +1,4 @@
-"""Limits and budgets: how far each is used, and which are nearly used up."""
+"""Limits and budgets: how far each is used, and which are nearly exhausted."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ router = protected_router("limits")
 
 @router.get("/limits")
 def limits(services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """Each limit and budget in its present period, those that are nearest to their end first."""
+    """List limits and budgets with their use in the present period, the most used ones first."""
     with services.transaction() as conn:
         return _limits_json(conn, current_or_none(conn), services.clock.now())
 
 
 def near_limits(conn: Connection[Any], blueprint: Blueprint | None, at: datetime) -> list[str]:
-    """`NAME of WHO at 95 %` for each limit and budget that is nearly used up."""
-    found = _limits_json(conn, blueprint, at, near=NEAR_SHARE)
-    rows = [(row["limit"], row["who"], row) for row in found["limits"]]
+    """`NAME of WHO at 95 %` for each limit and budget that is nearly exhausted."""
+    value = _limits_json(conn, blueprint, at, near=NEAR_SHARE)
+    rows = [(row["limit"], row["who"], row) for row in value["limits"]]
     rows += [
         (f"budget {row['title']}", row["title" if row["covers"] == row["budget"] else "covers"], row)
-        for row in found["budgets"]
+        for row in value["budgets"]
     ]
     return [f"{name} of {who} at {row['share'] * 100:.0f} %" for name, who, row in rows if row["near"]]
 
@@ -40,8 +40,8 @@ def near_limits(conn: Connection[Any], blueprint: Blueprint | None, at: datetime
 def _limits_json(
     conn: Connection[Any], blueprint: Blueprint | None, at: datetime, near: float | None = None
 ) -> dict[str, Any]:
-    """Limits and budgets as JSON. With `near`, single users and keys (there may be tens of thousands) only from that
-    used share on."""
+    """Limits and budgets as JSON. With `near` (a share), limits of single users and keys, of which there may be tens of
+    thousands, are included only from that used share on."""
     spans = store.limit_spans(conn, near)
     used = current_budget_use(conn, blueprint, at, near)
     ids = {span["name"].split("/", 2)[2] for span in spans if span["name"].count("/") > 1}

@@ -1,4 +1,5 @@
-"""What answers rested on: of one call, and of a time as OpenLineage events. No question and no answer is in it."""
+"""Lineage of answers: the documents behind one call, and OpenLineage events for a period. Questions and answers are not
+included."""
 
 from __future__ import annotations
 
@@ -18,8 +19,8 @@ router = protected_router("knowledge")
 
 @router.get("/knowledge/calls/{call_id}/lineage")
 def rested_on(call_id: UUID, services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """What an answer rested on: each passage, and each document that contradicts one (`role`), with the document as it
-    was then and as it is now."""
+    """The documents behind an answer: each passage, and each document that contradicts one (`role`), with the document
+    as it was at the time of the call and as it is now."""
     with services.transaction() as conn:
         return {"call": call_id, "rested_on": lineage_store.passages_of_call(conn, call_id)}
 
@@ -28,12 +29,12 @@ def rested_on(call_id: UUID, services: ServicesDep, _: Reader) -> dict[str, Any]
 def lineage(
     services: ServicesDep, _: Reader, since: datetime | None = None, until: datetime | None = None
 ) -> dict[str, Any]:
-    """OpenLineage events from sources to grounded answers, of the last day unless said. Of more calls than one answer
-    holds, `next` is the time to go on `since`. No question and no answer is in them."""
+    """OpenLineage events from sources to grounded answers, by default of the last day. If there are more calls than fit
+    in a response, pass `next` as `since` to continue. Questions and answers are not included."""
     end = until or services.clock.now()
     with services.transaction() as conn:
         company = current_blueprint(conn).company
-        told, following = lineage_store.calls_page(conn, since or end - timedelta(days=1), end)
-        ids = sorted({each["document"] for call in told for each in call["passages"]})
-        found = list(events(company, told, lineage_store.documents_of(conn, ids)))
-    return {"events": found} if following is None else {"events": found, "next": following}
+        calls, next_since = lineage_store.calls_page(conn, since or end - timedelta(days=1), end)
+        ids = sorted({passage["document"] for call in calls for passage in call["passages"]})
+        event_list = list(events(company, calls, lineage_store.documents_of(conn, ids)))
+    return {"events": event_list} if next_since is None else {"events": event_list, "next": next_since}

@@ -1,4 +1,5 @@
-"""Links to documents: made and withdrawn by whoever answers for the document, opened by whoever is signed in."""
+"""Links that share a document: created and withdrawn by people who answer for it, opened by anybody who is signed
+in."""
 
 from __future__ import annotations
 
@@ -19,7 +20,7 @@ router = protected_router("knowledge")
 
 
 class Link(BaseModel):
-    """Until which day (UTC) a document is shared, and why."""
+    """The last day (UTC) of a link, and the reason for sharing the document."""
 
     model_config = ConfigDict(extra="forbid")
     until: date
@@ -27,7 +28,7 @@ class Link(BaseModel):
 
 
 class Word(BaseModel):
-    """What opens a link: the word that was told when it was made."""
+    """The secret word of a link, which was returned when it was created."""
 
     model_config = ConfigDict(extra="forbid")
     word: Annotated[str, StringConstraints(min_length=8, max_length=100, strip_whitespace=True)]
@@ -35,28 +36,29 @@ class Word(BaseModel):
 
 @router.get("/knowledge/documents/{document_id}/links")
 def links(document_id: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """The links of a document, those that are over too, with who has opened each. What opens them is not known. For who
-    holds a duty, or answers for the document."""
+    """List the links of a document, including withdrawn and expired ones, and who has opened each; their secret words
+    are not stored. Permitted for holders of a duty and people who answer for the document."""
     with services.transaction() as conn:
-        found = require_document(conn, document_id)
+        document = require_document(conn, document_id)
         if not can_read_all(caller):
-            require_decider(conn, caller, found)
+            require_decider(conn, caller, document)
         return {"links": share_store.list_links(conn, document_id)}
 
 
 @router.post("/knowledge/documents/{document_id}/links", status_code=201)
 def make(document_id: UUID, body: Link, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Share a document: whoever is signed in and opens the link may read it, until that day or until it is withdrawn.
-    By its owner, steward, or who holds a duty for the source's data. `word` is told once."""
+    """Share a document by a link: anybody who is signed in and opens it may read the document until that day, or until
+    the link is withdrawn. Permitted for owner, steward, and holders of a duty for the source's data. Only this response
+    contains `word`, which opens the link."""
     with services.transaction() as conn:
         require_decider(conn, caller, require_document(conn, document_id))
-        made = share.create_link(conn, document_id, body.until, body.reason, _author(services, caller))
-    return {"name": made.name, "word": made.word, "until": made.until}
+        link = share.create_link(conn, document_id, body.until, body.reason, _author(services, caller))
+    return {"name": link.name, "word": link.word, "until": link.until}
 
 
 @router.post("/knowledge/documents/{document_id}/links/{name}/withdraw")
 def withdraw(document_id: UUID, name: str, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """End a link: from the next query on nobody reads by it, whoever has opened it."""
+    """Withdraw a link: from the next query on it grants nothing to anybody who opened it."""
     with services.transaction() as conn:
         require_decider(conn, caller, require_document(conn, document_id))
         share.withdraw_link(conn, document_id, name, _author(services, caller))
@@ -65,15 +67,15 @@ def withdraw(document_id: UUID, name: str, services: ServicesDep, caller: Signed
 
 @router.post("/knowledge/links/open")
 def open_link(body: Word, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Open a link as the person that you are; from now on search finds the document for you."""
+    """Open a link as the signed-in person; from then on search finds the document for them."""
     if caller.person is None:
         raise Denied(
             "only a person can open a link", code="person_required", hint="Sign in as a person, or act as one."
         )
     with services.transaction() as conn:
-        document = share.open_link(conn, body.word, _author(services, caller))
-        found = require_document(conn, document)
-    return {"document": document, "title": found["title"], "source": found["source"], "path": found["path"]}
+        document_id = share.open_link(conn, body.word, _author(services, caller))
+        document = require_document(conn, document_id)
+    return {"document": document_id, "title": document["title"], "source": document["source"], "path": document["path"]}
 
 
 def _author(services: Services, caller: Caller) -> share.LinkActor:

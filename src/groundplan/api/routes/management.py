@@ -1,4 +1,4 @@
-"""What management reviews: coverage, gaps and drift of every framework since the last review; corrective actions."""
+"""Management reviews (coverage, gaps and drift of each framework since the last review) and corrective actions."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ PERIOD = timedelta(days=90)
 
 
 class Act(BaseModel):
-    """What is to be put right."""
+    """A corrective action."""
 
     model_config = ConfigDict(extra="forbid")
     says: Text
     control: Annotated[str, StringConstraints(max_length=120)] = ""
-    """`FRAMEWORK/CONTROL`, where it is for one."""
+    """`FRAMEWORK/CONTROL`, if the action is about a control."""
     workload: Annotated[str, StringConstraints(max_length=63)] | None = None
-    """None: for the company as a whole."""
+    """None: the company as a whole."""
     owner: Annotated[str, StringConstraints(min_length=3, max_length=254)]
-    """E-mail address of who does it."""
+    """E-mail address of the person who carries it out."""
     due: date
 
 
@@ -47,70 +47,83 @@ def review(
     since: date | None = None,
     limit: Annotated[int | None, Query(ge=1, le=1000)] = None,
 ) -> dict[str, Any]:
-    """Since the last review (`review.periodic` that somebody gave), a day, or 90 days: how far each framework is, which
-    controls are in another state than then and which are not satisfied; corrective actions, and findings by gravity.
-    With `limit` so many `gaps` and so much `drift` of each framework, and how many more there are (`more_gaps`,
-    `more_drift`)."""
+    """The material of a management review, since the last one (evidence `review.periodic`), since a given day, or since
+    90 days ago.
+
+    For each framework: coverage, controls whose state changed (`drift`) and controls that are not satisfied (`gaps`).
+    Also corrective actions, and the number of open findings by severity. With `limit` at most so many gaps and changes
+    per framework; `more_gaps` and `more_drift` count the others.
+    """
     now = services.clock.now()
     with services.transaction() as conn:
-        reviews = [
-            each for each in evidence_store.list_evidence(conn, what=REVIEW, limit=1) if not each["withdrawn_at"]
-        ]
+        reviews = [row for row in evidence_store.list_evidence(conn, what=REVIEW, limit=1) if not row["withdrawn_at"]]
         last = reviews[0] if reviews else None
-        then = (
+        since_time = (
             datetime(since.year, since.month, since.day, tzinfo=UTC)
             if since is not None
             else (last["at"] if last else now - PERIOD)
         )  # fmt: skip
-        before, known = controls.decisive_evidence(conn, then), controls.decisive_evidence(conn, now)
-        frameworks = [_framework(one, before, then, known, now, limit) for one in controls.frameworks(conn, now)]
+        earlier_evidence, evidence = controls.decisive_evidence(conn, since_time), controls.decisive_evidence(conn, now)
+        frameworks = [
+            _framework(applied, earlier_evidence, since_time, evidence, now, limit)
+            for applied in controls.frameworks(conn, now)
+        ]
         actions = finding_store.list_findings(conn, kinds=[ACTION], closed=True, limit=1000)
-        told = finding_store.list_findings(conn, closed=True, limit=1000)  # with quiet ones: silence is not an end
-        grave = [each for each in told if each["closed_at"] is None]
+        # `closed=True` also returns snoozed findings, which are still open
+        all_findings = finding_store.list_findings(conn, closed=True, limit=1000)
+        open_findings = [finding for finding in all_findings if finding["closed_at"] is None]
     return {
-        "since": then,
+        "since": since_time,
         "last_review": None if last is None else {name: last[name] for name in ("at", "says", "subject", "collector")},
         "frameworks": frameworks,
-        "actions": [each for each in actions if each["closed_at"] is None or each["closed_at"] >= then],
+        "actions": [action for action in actions if action["closed_at"] is None or action["closed_at"] >= since_time],
         "findings": {
-            severity: sum(each["severity"] == severity for each in grave) for severity in ("critical", "high", "medium")
+            severity: sum(finding["severity"] == severity for finding in open_findings)
+            for severity in ("critical", "high", "medium")
         },
     }
 
 
 def _framework(
-    one: AppliedFramework,
-    before: DecisiveEvidence,
-    then: datetime,
-    known: DecisiveEvidence,
+    applied: AppliedFramework,
+    earlier_evidence: DecisiveEvidence,
+    since: datetime,
+    evidence: DecisiveEvidence,
     now: datetime,
-    most: int | None,
+    limit: int | None,
 ) -> dict[str, Any]:
-    standings = assess(one, known, now)
-    gaps = [(name, each) for name, found in standings.items() for each in found if each.state in ("open", "expired")]
-    moved = drift(one, assess(one, before, then), standings)
+    """The state of one framework now and what changed since `then`, with at most `limit` gaps and changes."""
+    standings = assess(applied, evidence, now)
+    gaps = [
+        (name, status)
+        for name, framework_statuses in standings.items()
+        for status in framework_statuses
+        if status.state in ("open", "expired")
+    ]
+    changed = drift(applied, assess(applied, earlier_evidence, since), standings)
     return {
-        "name": one.framework.name,
-        "title": one.framework.title,
-        "coverage": {name: coverage(each) for name, each in standings.items()},
+        "name": applied.framework.name,
+        "title": applied.framework.title,
+        "coverage": {name: coverage(status) for name, status in standings.items()},
         "gaps": [
-            {"workload": name, "control": each.control.id, "title": each.control.title, "state": each.state}
-            for name, each in gaps[:most]
+            {"workload": name, "control": status.control.id, "title": status.control.title, "state": status.state}
+            for name, status in gaps[:limit]
         ],
-        "more_gaps": len(gaps[most:]) if most is not None else 0,
-        "drift": [asdict(each) for each in moved[:most]],
-        "more_drift": len(moved[most:]) if most is not None else 0,
+        "more_gaps": len(gaps[limit:]) if limit is not None else 0,
+        "drift": [asdict(status) for status in changed[:limit]],
+        "more_drift": len(changed[limit:]) if limit is not None else 0,
     }
 
 
 @router.post("/actions", status_code=201)
 def act(body: Act, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """A corrective action: a finding of its owner, grave when its day is over, closed by saying what was done."""
+    """Record a corrective action: a finding for its owner, raised to high severity once it is overdue, and closed by
+    reporting what was done."""
     subject = "company" if body.workload is None else f"workload/{body.workload}"
     require_duty(caller, EVIDENCE_DUTIES, subject)
     with services.transaction() as conn:
         if body.workload is not None:
             require_workload(current_blueprint(conn), body.workload)
-        wanted = corrective_actions.CorrectiveAction(subject, body.says, body.control, body.owner, body.due)
-        id = corrective_actions.add_action(conn, caller.actor, wanted, services.clock.now())
-    return {"finding": id, "subject": subject, "due": body.due}
+        action = corrective_actions.CorrectiveAction(subject, body.says, body.control, body.owner, body.due)
+        finding_id = corrective_actions.add_action(conn, caller.actor, action, services.clock.now())
+    return {"finding": finding_id, "subject": subject, "due": body.due}

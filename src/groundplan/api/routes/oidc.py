@@ -1,4 +1,5 @@
-"""Sign-in by the company's OpenID provider. Pages, since the browser is redirected there and back."""
+"""Sign-in at the company's OpenID provider. These are pages, since the browser is redirected to the provider and
+back."""
 
 from __future__ import annotations
 
@@ -22,11 +23,12 @@ CONTINUE = (
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Signed in</title>'
     '<meta http-equiv="refresh" content="0;url=/begin"></head><body><p><a href="/begin">Continue</a></p></body></html>'
 )
-"""A page that continues the sign-in: the session cookie is not sent on a redirect from another site, but from here."""
+"""A page that continues the sign-in: browsers do not send the session cookie on a redirect from another site, but do
+send it on a navigation from this page."""
 
 
 def provider_of(services: Services) -> Provider:
-    """The company's OpenID provider. Raises `NotFound` (`oidc_not_set`) where none is configured."""
+    """The company's OpenID provider. Raises `NotFound` (`oidc_not_set`) if none is configured."""
     settings = services.settings
     if settings.oidc_issuer is None or settings.oidc_client is None or settings.oidc_secret is None:
         raise NotFound(
@@ -40,19 +42,20 @@ def provider_of(services: Services) -> Provider:
 
 @pages.get("/sign-in/company")
 def go(request: Request, services: ServicesDep) -> Response:
-    """Send the browser to the company's sign-in, with a state that only it holds."""
+    """Redirect the browser to the company's sign-in; the state of this sign-in is also kept in a cookie of this
+    browser."""
     provider = provider_of(services)
     url = services.settings.console_url
     base = url if url is not None and is_remote(request, url) else f"http://{request.url.netloc}"
-    there, state, asked = oidc.prepare_sign_in(provider, f"{base}{CALLBACK_PATH}")
+    provider_url, state, sign_in = oidc.prepare_sign_in(provider, f"{base}{CALLBACK_PATH}")
     with services.transaction() as conn:
-        oidc.save_sign_in(conn, state, asked, services.clock.now())
-    answer = RedirectResponse(there, status_code=303)
-    answer.set_cookie(
+        oidc.save_sign_in(conn, state, sign_in, services.clock.now())
+    response = RedirectResponse(provider_url, status_code=303)
+    response.set_cookie(
         _state_cookie(request), state, httponly=True, samesite="lax", path=CALLBACK_PATH, max_age=600,
         secure=is_remote(request, url),
     )  # fmt: skip
-    return answer
+    return response
 
 
 @pages.get(CALLBACK_PATH)
@@ -62,20 +65,21 @@ def back(
     state: Annotated[str, Query(max_length=200)] = "",
     code: Annotated[str, Query(max_length=4000)] = "",
 ) -> Response:
-    """The browser returns; the state must be the one that it was sent away with."""
-    held = request.cookies.get(_state_cookie(request))
-    if not state or held != state:
+    """Finish a sign-in after the provider redirected the browser back. Raises `Denied` (`oidc_state`) if the state is
+    not that of the browser's cookie."""
+    cookie_state = request.cookies.get(_state_cookie(request))
+    if not state or cookie_state != state:
         raise Denied("this sign-in was not started in this browser", code="oidc_state", hint="Start again.")
     provider, agent = provider_of(services), request.headers.get("user-agent", "")
     with services.transaction() as conn:
-        asked = oidc.take_sign_in(conn, state, services.clock.now())
-    claims = oidc.fetch_claims(provider, code, asked, services.clock.now())
+        sign_in = oidc.take_sign_in(conn, state, services.clock.now())
+    claims = oidc.fetch_claims(provider, code, sign_in, services.clock.now())
     with services.transaction() as conn:
         secret = oidc.begin_session(conn, provider, claims, services.clock.now(), agent)
-    answer = HTMLResponse(CONTINUE)
-    answer.delete_cookie(_state_cookie(request), path=CALLBACK_PATH)
-    set_session_cookie(answer, request, services, secret)
-    return answer
+    response = HTMLResponse(CONTINUE)
+    response.delete_cookie(_state_cookie(request), path=CALLBACK_PATH)
+    set_session_cookie(response, request, services, secret)
+    return response
 
 
 def _state_cookie(request: Request) -> str:

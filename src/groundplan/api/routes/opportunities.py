@@ -1,4 +1,4 @@
-"""Where money may be saved, from what calls cost in the last days."""
+"""Savings levers, from the costs of recent calls."""
 
 from __future__ import annotations
 
@@ -21,30 +21,33 @@ def opportunities(
     days: Annotated[int, Query(ge=1, le=92)] = 30,
     workload: Annotated[str | None, Query(max_length=63)] = None,
 ) -> dict[str, Any]:
-    """Levers ranked by what they would save a month at most, each with evidence, effort and what is still to prove.
-    `workloads`: all that one is about; none: the whole company. `waits`: what is being tried on the
-    workload, so that no shadow can begin. `together_usd`: what they would save if each worked on
-    what the others leave."""
+    """Savings levers ranked by the most they could save per month, each with evidence, effort and what is still to be
+    proven.
+
+    `workloads` are all workloads that a lever concerns; empty: the whole company. `waits` describes the experiment that
+    has to end before a shadow can start. `together_usd` is the saving of all levers together, each applied to what the
+    others leave.
+    """
     with services.transaction() as conn:
-        found, together = levers.find_levers(conn, services.clock.now(), days, workload)
+        found_levers, together = levers.find_levers(conn, services.clock.now(), days, workload)
     return {
         "days": days,
         "together_usd": f"{together:.6f}",
         "opportunities": [
             {
-                "lever": each.lever,
-                "workload": each.workload,
-                "workloads": list(each.about),
-                "saves_usd": f"{each.saves_usd:.6f}",
-                "what": each.what,
-                "evidence": each.evidence,
-                "effort": each.effort,
-                "proof": each.proof,
-                "frees_usd": f"{each.frees_usd:.6f}",
-                "candidate": each.candidate or None,
-                "tried": each.tried,
-                "waits": each.waits or None,
+                "lever": lever.lever,
+                "workload": lever.workload,
+                "workloads": list(lever.about),
+                "saves_usd": f"{lever.saves_usd:.6f}",
+                "what": lever.what,
+                "evidence": lever.evidence,
+                "effort": lever.effort,
+                "proof": lever.proof,
+                "frees_usd": f"{lever.frees_usd:.6f}",
+                "candidate": lever.candidate or None,
+                "tried": lever.tried,
+                "waits": lever.waits or None,
             }
-            for each in found
+            for lever in found_levers
         ],
     }

@@ -1,4 +1,4 @@
-"""The live people, groups and teams, and the changes that commands make to them."""
+"""People, groups and teams of the live policy, and changes to them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ router = protected_router("people")
 
 
 def who_may_change(caller: SignedIn) -> Caller:
-    """Return the caller if it may change people and groups of the company. Raises `Denied`."""
+    """The caller, if they may change people and groups of the company. Raises `Denied`."""
     authorize(caller, "people", COMPANY)
     return caller
 
@@ -72,17 +72,17 @@ def list_people(
     after: Annotated[str, Query(max_length=320)] = "",
     limit: Annotated[int | None, Query(ge=1, le=1000)] = None,
 ) -> dict[str, Any]:
-    """People with their groups and duties, by e-mail address. `search`: words in address, name or groups. `limit`: size
-    of the page; `next`: value of `after` for the next page."""
+    """List people with their groups and duties, ordered by e-mail address. `search`: words in address, name or groups.
+    For the next page pass `next` as `after`."""
     with services.transaction() as conn:
-        found = store.people(conn, search, after, None if limit is None else limit + 1)
-    shown = found[:limit]
-    return {"people": shown, "next": shown[-1]["email"] if len(shown) < len(found) else None}
+        rows = store.people(conn, search, after, None if limit is None else limit + 1)
+    page = rows[:limit]
+    return {"people": page, "next": page[-1]["email"] if len(page) < len(rows) else None}
 
 
 @router.post("/people", status_code=201)
 def add_person(body: NewPerson, services: ServicesDep, caller: MayChange) -> dict[str, Any]:
-    """Add a person, in no group except `everyone`."""
+    """Add a person, who belongs to no group except `everyone`."""
     with services.transaction() as conn:
         identity.add_person(conn, caller.actor, body.email, body.name)
     return {"email": body.email, "name": body.name}
@@ -90,6 +90,7 @@ def add_person(body: NewPerson, services: ServicesDep, caller: MayChange) -> dic
 
 @router.get("/groups")
 def list_groups(services: ServicesDep, _: Reader) -> dict[str, Any]:
+    """List groups and teams with their direct members."""
     with services.transaction() as conn:
         return {"groups": store.groups(conn)}
 
@@ -104,7 +105,7 @@ def add_group(body: NewGroup, services: ServicesDep, caller: MayChange) -> dict[
 
 @router.post("/groups/{group}/members", status_code=201)
 def add_member(group: str, body: Member, services: ServicesDep, caller: MayChange) -> dict[str, Any]:
-    """Add a member to a group or team."""
+    """Add a person or a group to a group or team."""
     with services.transaction() as conn:
         number = identity.add_member(conn, caller.actor, group, body.person)
     return {"group": group, "person": body.person, "effective": policy_effect(services, number)}
@@ -112,7 +113,8 @@ def add_member(group: str, body: Member, services: ServicesDep, caller: MayChang
 
 @router.delete("/groups/{group}/members/{person}")
 def remove_member(group: str, person: str, services: ServicesDep, caller: MayChange) -> dict[str, Any]:
-    """Remove a person from a group or team: the next retrieval no longer sees what only it may read."""
+    """Remove a member from a group or team: from the next retrieval on they no longer see what only that group may
+    read."""
     with services.transaction() as conn:
         number = identity.remove_member(conn, caller.actor, group, person)
     return {"group": group, "person": person, "effective": policy_effect(services, number)}
@@ -120,10 +122,10 @@ def remove_member(group: str, person: str, services: ServicesDep, caller: MayCha
 
 @router.post("/people/{person}/handover")
 def hand_over(person: str, body: Successor, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Give every duty of somebody who has left to a colleague; it holds until the workspace names another owner.
+    """Transfer all duties of somebody who has left to a colleague, until the workspace names another owner.
 
-    Duties decide, so somebody with security or compliance who was there gives them, and never to themselves; the
-    operator only where nobody is left who could.
+    Permitted for holders of the duty security or compliance who proved their presence, but not in their own favour. The
+    operator may do it only if nobody holds these duties.
     """
     with services.transaction() as conn:
         to = find_person_id(conn, body.to)
@@ -134,20 +136,22 @@ def hand_over(person: str, body: Successor, services: ServicesDep, caller: Signe
                 "only the duty security or compliance may give duties to a colleague", code="handover_by_person",
                 hint="Do it in the console with your passkey: Governance, Rights.",
             )  # fmt: skip
-        moved = identity.hand_over(conn, caller.actor, find_person_id(conn, person), to)
+        duties = identity.hand_over(conn, caller.actor, find_person_id(conn, person), to)
         store.update_departed_owner_findings(conn, services.clock.now().date())
-    return {"person": person, "to": body.to, "duties": moved}
+    return {"person": person, "to": body.to, "duties": duties}
 
 
 def _can_appoint(conn: Connection[Any]) -> bool:
+    """Whether anybody holds a duty that permits a handover."""
     return any(governance.holders(conn, COMPANY, duty) for duty in ("security", "compliance"))
 
 
 @router.post("/people/{person}/erase")
 def erase_person(person: str, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Erase somebody who has left: their key is destroyed, and with it what the log and kept content hold of them.
+    """Erase somebody who has left: their key is destroyed, and with it the personal data in the log and in stored
+    content.
 
-    Who approved something stays known by name until the retention of approvals is over; the answer says until when.
+    The name of somebody who approved something is kept until the retention of approvals ends; `until` is that day.
     """
     with services.transaction() as conn:
         return erase.erase(conn, services.home, caller.actor, find_person_id(conn, person), services.clock.now())
@@ -155,11 +159,11 @@ def erase_person(person: str, services: ServicesDep, caller: SignedIn) -> dict[s
 
 @router.delete("/people/{person}")
 def person_left(person: str, services: ServicesDep, caller: MayChange) -> dict[str, Any]:
-    """Record that a person has left: all their permissions, sessions and keys end. `keys_made`: keys whose secrets they
-    know and that go on, since applications use them."""
+    """Record that a person has left: their permissions, sessions and keys end. `keys_made` lists keys that remain valid
+    although the person knows their secrets, since applications use them."""
     with services.transaction() as conn:
-        who = find_person_id(conn, person)
-        number = identity.deactivate_person(conn, caller.actor, who)
+        person_id = find_person_id(conn, person)
+        number = identity.deactivate_person(conn, caller.actor, person_id)
         store.update_departed_owner_findings(conn, services.clock.now().date())
-        made = responsibilities.responsibilities_of(conn, who, services.clock.now())["keys_made"]
-    return {"person": person, "effective": policy_effect(services, number), "keys_made": made}
+        keys_made = responsibilities.responsibilities_of(conn, person_id, services.clock.now())["keys_made"]
+    return {"person": person, "effective": policy_effect(services, number), "keys_made": keys_made}

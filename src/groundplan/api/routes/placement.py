@@ -1,4 +1,5 @@
-"""Where everything runs and why: the plan, its reasons, what if, stress, the months ahead, a pilot, drift, reports."""
+"""The placement plan: reasons, what-if comparisons, stress tests, the coming months, pilot projections, drift, and
+reports."""
 
 from __future__ import annotations
 
@@ -29,11 +30,11 @@ router = protected_router("placement")
 Text = Annotated[str, StringConstraints(min_length=1, max_length=200)]
 OWN_DAYS: Final = timedelta(days=30)
 MANY_PLANS: Final = 20
-"""About how many plans are made for the months ahead, other ways and the report."""
+"""The approximate number of plans computed for the coming months, the alternatives and the report."""
 
 
 class WhatIf(BaseModel):
-    """What is to be different, each as NAME=VALUE."""
+    """Changed assumptions, each as NAME=VALUE."""
 
     model_config = ConfigDict(extra="forbid")
     set: list[Text] = Field(default_factory=list, max_length=50)
@@ -46,7 +47,7 @@ class WhatIf(BaseModel):
 
 
 class Stress(BaseModel):
-    """How many futures, and how far apart they are."""
+    """The number of sampled futures, the seed, and the spreads of load and prices."""
 
     model_config = ConfigDict(extra="forbid")
     futures: Annotated[int, Field(ge=1, le=20_000)] = stress.FUTURES
@@ -56,7 +57,7 @@ class Stress(BaseModel):
 
 
 class Replan(BaseModel):
-    """Why it is re-planned, for the history."""
+    """The reason of a re-plan, for the history."""
 
     model_config = ConfigDict(extra="forbid")
     reason: Annotated[str, StringConstraints(min_length=1, max_length=1000)] = "re-planned at the calls that were seen"
@@ -70,9 +71,11 @@ def show(
     after: Annotated[str, Query(max_length=63)] = "",
     limit: Annotated[int | None, Query(ge=1, le=1000)] = None,
 ) -> Response:
-    """The plan of the whole company: cost by term, proven gap, comparisons, the matrix of exclusions. With `limit` what
-    is told of each workload is told of so many, by name, those behind `after` with `search` in their names: `next` is
-    what `after` is for those that follow, `total` how many there are in all."""
+    """The plan of the whole company: cost by term, proven gap, comparisons, the exclusion matrix.
+
+    With `limit`, details are included only for a page of workloads, by name: those after `after` with `search` in their
+    names. For the next page pass `next` as `after`; `total` counts all matching workloads.
+    """
     body = placing.run_view(
         services, views.plan_body, None if limit is None else views.WorkloadPage(limit, after, search)
     )
@@ -88,38 +91,44 @@ def served(
     limit: Annotated[int, Query(ge=1, le=1000)] = 100,
     among: Annotated[str | None, Query(max_length=8000)] = None,
 ) -> dict[str, Any]:
-    """Why each served workload is where it is, as it was when it was released, by name; `search`: a part of the name,
-    `among`: names with commas between them, and no others are told of. `next`: what `after` is for those that follow;
-    `total`: how many there are in all."""
+    """The placement of each served workload with its reasons, as of its release, by name.
+
+    `search` is a part of the name; `among` restricts the result to comma-separated names. For the next page pass `next`
+    as `after`; `total` counts all matching workloads.
+    """
     with services.transaction() as conn:
         blueprint = current_or_none(conn)
-    asked = None if among is None else frozenset(among.split(","))
+    selected = None if among is None else frozenset(among.split(","))
     placements = blueprint.placements if blueprint else ()
-    found = {each.workload: each for each in placements if asked is None or each.workload in asked}
-    names = sorted(name for name in found if search.strip().lower() in name)
-    rest = [name for name in names if name > after]
-    following = rest[limit - 1] if len(rest) > limit else None
+    by_workload = {
+        placement.workload: placement for placement in placements if selected is None or placement.workload in selected
+    }
+    names = sorted(name for name in by_workload if search.strip().lower() in name)
+    after_names = [name for name in names if name > after]
+    next_name = after_names[limit - 1] if len(after_names) > limit else None
     return {
-        "placements": [placement_json(found[name]) for name in rest[:limit]], "total": len(names), "next": following,
-    }  # fmt: skip
+        "placements": [placement_json(by_workload[name]) for name in after_names[:limit]],
+        "total": len(names),
+        "next": next_name,
+    }
 
 
 @router.get("/placement/why/{workload}")
 def because(workload: str, services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """Why one workload is where it is, as figures and in words."""
+    """Why one workload is placed where it is, as figures and as text."""
     return placing.run_view(services, views.explanation_json, workload, plans=2)
 
 
 @router.post("/placement/what-if")
 def what_if(body: WhatIf, services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """Two plans side by side, with the decisions that flip. Nothing is changed."""
+    """Compare the plan with one under changed assumptions, and list the decisions that differ. Changes nothing."""
     changes = placing.parse_changes(body.set, body.drop_site, body.demand, body.price)
     return placing.run_view(services, views.what_if_json, changes, plans=2)
 
 
 @router.post("/placement/stress")
 def stressed(body: Stress, services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """The plan under sampled futures, and a robust variant with what it costs."""
+    """The plan under sampled futures, and a robust variant with its price."""
     return placing.run_view(
         services, views.stress_json, stress.Spreads(body.futures, body.load, body.price, body.seed), plans=3
     )
@@ -127,7 +136,7 @@ def stressed(body: Stress, services: ServicesDep, _: Reader) -> dict[str, Any]:
 
 @router.get("/placement/pilot/{workload}")
 def grows(workload: str, services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """A pilot's facts at ten and a hundred times its calls, and what breaks first."""
+    """The projection of a pilot to ten and a hundred times its calls, and what becomes the bottleneck first."""
     with services.transaction() as conn:
         return pilot.to_json(placing.project_pilot(conn, services, workload))
 
@@ -140,30 +149,35 @@ def drifting(
     begin: Annotated[int, Query(ge=0)] = 0,
     limit: Annotated[int | None, Query(ge=1, le=1000)] = None,
 ) -> Response:
-    """Plan against facts on control charts; with the re-plan where something drifts, and the calls a day
-    (`calls_day`) that it takes for those that were expected. With `limit` so many charts are told, those that drift
-    first, from `begin` on, of those with days and with each word of `search` in workload and figure: `total` in all."""
+    """Control charts of the plan's expectations against the facts.
+
+    If something drifts, also the re-plan, and the calls per day (`calls_day`) that it would use instead of the expected
+    ones. With `limit`, only so many charts from number `begin` on, drifting ones first: charts with data that have
+    every word of `search` in workload or figure. `total` counts all of these.
+    """
     with services.transaction() as conn:
-        found = placing.drift_charts(conn, current_blueprint(conn), services.clock.now())
-        off = [each for each in found if each.has_drifted]
-        facts = placing.served_company_or_none(conn, services) if off else None
-    shown = found if limit is None else drift.matching_charts(found, search)
-    rest = {
-        "total": len(shown),
-        "drifts": [f"{each.workload}: {drift.describe_drift(each)}" for each in off],
-        "replan": placing.replan_comparison(facts, off),
-        "calls_day": {each.workload: each.expected * each.newest_factor for each in off if each.figure == "calls_day"},
+        all_charts = placing.drift_charts(conn, current_blueprint(conn), services.clock.now())
+        drifted = [chart for chart in all_charts if chart.has_drifted]
+        company = placing.served_company_or_none(conn, services) if drifted else None
+    matching = all_charts if limit is None else drift.matching_charts(all_charts, search)
+    other_fields = {
+        "total": len(matching),
+        "drifts": [f"{chart.workload}: {drift.describe_drift(chart)}" for chart in drifted],
+        "replan": placing.replan_comparison(company, drifted),
+        "calls_day": {
+            chart.workload: chart.expected * chart.newest_factor for chart in drifted if chart.figure == "calls_day"
+        },
     }
-    part = shown if limit is None else shown[begin : begin + limit]
-    # one after another: to write megabytes at once would keep all others waiting
-    charts = ",".join(json.dumps(drift.to_json(each)) for each in part)
-    return Response(f'{{"charts":[{charts}],{json.dumps(rest)[1:]}', media_type="application/json")
+    page = matching if limit is None else matching[begin : begin + limit]
+    # encoded one by one: encoding megabytes at once would hold the GIL and block other requests
+    charts = ",".join(json.dumps(drift.to_json(chart)) for chart in page)
+    return Response(f'{{"charts":[{charts}],{json.dumps(other_fields)[1:]}', media_type="application/json")
 
 
 @router.post("/placement/replan")
 def again(body: Replan, request: Request, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Release the declared files at the calls that were seen, where these drift; what needs an approval waits for it.
-    `difference` is what to write into the workspace too."""
+    """Release the declared files with the observed numbers of calls, where these drift from the plan. Parts that need
+    an approval become pending changes. `difference` is the diff to apply to the workspace files, too."""
     authorize(caller, "release", "company")
     with services.release_turn() as conn:
         value = placement_replan.release_replan(conn, services, caller.actor, body.reason)
@@ -173,8 +187,8 @@ def again(body: Replan, request: Request, services: ServicesDep, caller: SignedI
 
 @router.get("/placement/serving")
 def serving(services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """The serving model beside what the gateways saw of deployments on own hardware: its error before and after own
-    traffic corrects it."""
+    """The serving model compared with what gateways observed on own hardware: its error before and after calibration
+    with the company's own traffic."""
     with services.transaction() as conn:
         return {"deployments": calibration_rows(conn, services.clock.now(), placing.served_company(conn, services))}
 
@@ -186,15 +200,15 @@ def coming(
     months: Annotated[int, Query(ge=1, le=multi_period.MAX_MONTHS)] = multi_period.MONTHS,
     step: Annotated[int, Query(ge=1, le=multi_period.MAX_MONTHS)] = multi_period.STEP,
 ) -> dict[str, Any]:
-    """The coming months at the growth that is declared: who moves when, what fills up, what to commit to; and whether
-    own hardware (`own`) pays at the use that was measured in the last 30 days."""
+    """The plan for the coming months at the declared growth: which workloads move when, what fills up, what to commit
+    to. `own` is the break-even of own hardware at the utilisation of the last 30 days."""
     today = services.clock.now().date()
-    found = placing.run_view(services, views.months_ahead_json, months, step, plans=MANY_PLANS)
+    ahead = placing.run_view(services, views.months_ahead_json, months, step, plans=MANY_PLANS)
     with services.transaction() as conn:
         own = cost_own.own_hardware_json(
             conn, current_blueprint(conn), Days(today - OWN_DAYS, today - timedelta(days=1))
         )
-    return {**found, "own": own, "words": [*found["words"], *(f"{row['deployment']}: {row['told']}" for row in own)]}
+    return {**ahead, "own": own, "words": [*ahead["words"], *(f"{row['deployment']}: {row['told']}" for row in own)]}
 
 
 @router.get("/placement/front")
@@ -205,17 +219,18 @@ def ways(
     latency: Annotated[float | None, Query(ge=0, le=1000)] = None,
     people: Annotated[float | None, Query(ge=0, le=10_000)] = None,
 ) -> dict[str, Any]:
-    """The plan under other weights of carbon (USD a tonne), latency (a second of a thousand calls) and people (an
-    hour), and which of them nothing beats; with weights of your own, who would go where."""
-    given = {"carbon_usd_tonne": carbon, "latency_usd": latency, "people_usd": people}
-    asked = {name: value for name, value in given.items() if value is not None}
-    found = placing.run_view(services, views.alternatives_json, asked, plans=MANY_PLANS)
-    return {"ways": found, "yours": next((each for each in found if asked and OWN_WEIGHTS in each["name"]), None)}
+    """Plans under other weights of carbon (USD per tonne), latency (USD per second, for a thousand calls) and people
+    (USD per hour), and which of them are not dominated. With weights of the caller's own, `yours` is the plan under
+    these."""
+    weights = {"carbon_usd_tonne": carbon, "latency_usd": latency, "people_usd": people}
+    own_weights = {name: value for name, value in weights.items() if value is not None}
+    plans = placing.run_view(services, views.alternatives_json, own_weights, plans=MANY_PLANS)
+    return {"ways": plans, "yours": next((plan for plan in plans if own_weights and OWN_WEIGHTS in plan["name"]), None)}
 
 
 @router.get("/placement/report", response_class=HTMLResponse)
 def report(services: ServicesDep, _: Reader) -> HTMLResponse:
-    """The plan as one self-contained page for the board."""
+    """The plan as one self-contained HTML page for the board."""
     return HTMLResponse(
         placing.run_view(services, views.board_report_html, services.clock.now().date(), plans=MANY_PLANS)
     )
@@ -223,7 +238,7 @@ def report(services: ServicesDep, _: Reader) -> HTMLResponse:
 
 @router.get("/placement/report.pdf")
 def report_on_paper(services: ServicesDep, caller: Reader) -> Response:
-    """The same report as a PDF."""
+    """The report for the board as a PDF."""
     body = placing.run_view(services, views.board_report_pdf, services.clock.now().date(), plans=MANY_PLANS)
     with services.transaction() as conn:
         record(conn, action="export.placement", actor=caller.actor, subject="company", detail={})

@@ -1,4 +1,5 @@
-"""POST /api/playground: ask a workload as yourself, and see route and why, attempts, cost, cache and sources."""
+"""POST /api/playground: call a workload as the signed-in person, and see route with reasons, attempts, cost, cache and
+sources."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ router = protected_router("ledger")
 
 
 class Question(BaseModel):
-    """What to ask which workload."""
+    """The question and the workload to call."""
 
     model_config = ConfigDict(extra="forbid")
     workload: Annotated[str, StringConstraints(min_length=1, max_length=63)]
@@ -26,6 +27,7 @@ class Question(BaseModel):
 
 @router.post("/playground")
 def play(body: Question, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """A real call, charged to the workload. Needs a duty that may make keys for it."""
+    """Make a real call, which is charged to the workload. Requires a duty that permits creating keys for the
+    workload."""
     authorize(caller, "keys", f"workload/{body.workload}")
     return playground.ask_in_playground(services, caller, body.workload, body.question, body.max_tokens)

@@ -1,4 +1,4 @@
-"""Company rules: what holds, what each would have refused of recorded calls, exceptions."""
+"""Company policies: the rules in force, which recorded calls they would have refused, and exceptions from them."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ from groundplan.release.model import effective_terms
 router = protected_router("policy")
 END_DUTIES = frozenset({"security", "compliance"})
 MAX_CALLS = 200_000
-"""The most recorded calls that one trial reads."""
+"""The most recorded calls that a trial reads."""
 
 
 class ExceptionBody(BaseModel):
-    """A request for an exception: from which rule, for whom, until when, and why."""
+    """A request for an exception from a rule, for a workload and perhaps one person, until a time, with a reason."""
 
     model_config = ConfigDict(extra="forbid")
     rule: Annotated[str, StringConstraints(min_length=1, max_length=200)]
@@ -47,14 +47,14 @@ class ExceptionBody(BaseModel):
 
 
 class DecisionBody(BaseModel):
-    """A decision about an exception."""
+    """The reason of a decision about an exception."""
 
     model_config = ConfigDict(extra="forbid")
     reason: Annotated[str, StringConstraints(max_length=1000)] = ""
 
 
 class Draft(BaseModel):
-    """A rule to try before it is declared."""
+    """A draft policy to try on recorded calls before it is declared."""
 
     model_config = ConfigDict(extra="forbid")
     name: Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")] = "draft"
@@ -64,11 +64,11 @@ class Draft(BaseModel):
 
 @router.get("/policies")
 def list_policies(services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """Every policy of the blueprint in force, with its rules and the exceptions from them."""
+    """List the policies of the blueprint in force, with their rules, and all exceptions."""
     now = services.clock.now()
     with services.transaction() as conn:
         blueprint = current_blueprint(conn)
-        held = [each.to_json(now) for each in exception_store.list_exceptions(conn)]
+        exceptions_json = [exception.to_json(now) for exception in exception_store.list_exceptions(conn)]
     return {
         "blueprint": blueprint.number,
         "policies": [
@@ -79,7 +79,7 @@ def list_policies(services: ServicesDep, _: Reader) -> dict[str, Any]:
             }
             for item in blueprint.policies
         ],
-        "exceptions": held,
+        "exceptions": exceptions_json,
     }  # fmt: skip
 
 
@@ -90,35 +90,36 @@ def list_trials(
     days: Annotated[float, Query(gt=0, le=92)] = 1.0,
     policy: Annotated[str | None, Query(max_length=63)] = None,
 ) -> dict[str, Any]:
-    """Calls of the last days that each policy would have refused, whether it is enforced or not."""
+    """The calls of the last `days` that each policy would have refused, whether it is enforced or not."""
     with services.transaction() as conn:
         blueprint = current_blueprint(conn)
-        chosen = [item for item in blueprint.policies if policy in (None, item.name)]
-        if policy is not None and not chosen:
+        selected = [item for item in blueprint.policies if policy in (None, item.name)]
+        if policy is not None and not selected:
             raise NotFound(f"there is no policy {policy}", code="policy_unknown", hint="GET /api/policies lists them.")
-        return _trials_json(conn, blueprint, chosen, services.clock.now(), days)
+        return _trials_json(conn, blueprint, selected, services.clock.now(), days)
 
 
 @router.get("/policies/shadow/days")
 def shadow_days(
     services: ServicesDep, _: Reader, days: Annotated[int, Query(ge=1, le=policy_shadow.KEPT_DAYS)] = 7
 ) -> dict[str, Any]:
-    """Of each rule in shadow, as it is written now, by day: calls looked at as they were made, how many it would have
-    refused, of which workloads, and examples."""
+    """Results of rules in shadow mode, as they are written now, by day: the number of calls checked, the number that
+    would have been refused, their workloads, and examples."""
     with services.transaction() as conn:
         now = services.clock.now()
-        tried = [item for item in current_blueprint(conn).policies if not item.enforced]
+        in_shadow = [item for item in current_blueprint(conn).policies if not item.enforced]
         return {
             "policies": [
                 {"policy": item.name, "owner": item.owner, "days": policy_shadow.refusals_by_day(conn, item, now, days)}
-                for item in tried
+                for item in in_shadow
             ]
         }
 
 
 @router.post("/policies/try")
 def try_draft(body: Draft, services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """Calls that a draft rule would have refused. Nothing is stored."""
+    """The recorded calls that a draft policy would have refused. Stores nothing. Raises `Invalid` (`policy_type`) for a
+    draft that does not fit the schema of calls."""
     problems = (
         [what for _, what in cedar.validate_policies(body.cedar, declared.call_schema())] if _check_cedar(body) else []
     )
@@ -132,7 +133,7 @@ def try_draft(body: Draft, services: ServicesDep, _: Reader) -> dict[str, Any]:
 
 
 def _check_cedar(body: Draft) -> bool:
-    """Whether the draft has any rule. Raises `Invalid` if it cannot be parsed."""
+    """Whether the draft contains a rule. Raises `Invalid` if it cannot be parsed."""
     return bool(cedar.Ruleset.of([cedar.Source(body.name, body.cedar, "draft")]).rules)
 
 
@@ -141,32 +142,35 @@ def _rules(items: list[PolicyRules]) -> cedar.Ruleset:
 
 
 def _trials_json(
-    conn: Connection[Any], blueprint: Blueprint, chosen: list[PolicyRules], now: datetime, days: float
+    conn: Connection[Any], blueprint: Blueprint, policies: list[PolicyRules], now: datetime, days: float
 ) -> dict[str, Any]:
+    """The calls of the last `days`, at most `MAX_CALLS`, that each of the policies would have refused."""
     since = now - timedelta(days=days)
     calls = exception_store.recorded_calls(conn, since, now, MAX_CALLS)
-    named = sorted({group for rule in _rules(chosen).rules for group in named_groups(rule.body)})
-    groups = exception_store.groups_by_person(conn, named) if named else {}
-    found = shadow.try_policies(blueprint, chosen, calls, groups)
+    group_names = sorted({group for rule in _rules(policies).rules for group in named_groups(rule.body)})
+    groups = exception_store.groups_by_person(conn, group_names) if group_names else {}
+    trials = shadow.try_policies(blueprint, policies, calls, groups)
     return {
         "since": since.isoformat(),
         "calls": len(calls),
         "cut_off": len(calls) == MAX_CALLS,
-        "trials": [trial.to_json() for trial in found],
+        "trials": [trial.to_json() for trial in trials],
     }
 
 
 @router.get("/policies/exceptions")
 def list_exceptions(services: ServicesDep, _: Reader) -> dict[str, Any]:
+    """List exceptions that are requested, in force or over."""
     with services.transaction() as conn:
-        found = exception_store.list_exceptions(conn)
+        listed = exception_store.list_exceptions(conn)
     now = services.clock.now()
-    return {"exceptions": [each.to_json(now) for each in found]}
+    return {"exceptions": [exception.to_json(now) for exception in listed]}
 
 
 @router.post("/policies/exceptions", status_code=201)
 def request_exception(body: ExceptionBody, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Request an exception; it waits like any change, and takes effect once holders of its duties approve."""
+    """Request an exception. It becomes a pending change, and takes effect once holders of its duties have approved
+    it."""
     now = services.clock.now()
     until = body.until if body.until.tzinfo is not None else body.until.replace(tzinfo=UTC)
     with services.transaction() as conn:
@@ -177,29 +181,31 @@ def request_exception(body: ExceptionBody, services: ServicesDep, caller: Signed
             hint = f"There are: {', '.join(sorted(known)[:20]) or 'none'}."
             raise NotFound(f"there is no rule {body.rule}", code="rule_unknown", hint=hint)
         served = release.current(conn)
-        wanted = ExceptionRequest(body.rule, body.workload, _person_id(conn, body.person), until, body.reason)
+        exception_request = ExceptionRequest(
+            body.rule, body.workload, _person_id(conn, body.person), until, body.reason
+        )
         seats = 1 if served is None else effective_terms(served).seats
-        made = exceptions.request_exception(conn, caller.actor, wanted, seats=seats, now=now)
-    return made.to_json(now)
+        requested = exceptions.request_exception(conn, caller.actor, exception_request, seats=seats, now=now)
+    return requested.to_json(now)
 
 
 @router.post("/policies/exceptions/{id}/approve")
 def approve_exception(id: UUID, body: DecisionBody, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Agree to it by a duty that you hold, security or compliance; never to your own. Both are needed, and as many
-    people as the company asks for: `waits_for` says what is missing until it holds."""
+    """Approve an exception requested by somebody else, by the duty security or compliance. Both duties are needed, and
+    as many people as the company requires: `waits_for` lists what is missing."""
     approver, now = approver_of(caller), services.clock.now()
     with services.release_turn() as conn:
         exceptions.check_undecided(conn, id, now)
         services.releases.approve(conn, approver, id, Answer(comment=body.reason))
-        made = exceptions.get_exception(conn, id)
-        number = changes.policy_number(conn) if made.state == "approved" else None
+        exception = exceptions.get_exception(conn, id)
+        number = changes.policy_number(conn) if exception.state == "approved" else None
     effect = None if number is None else policy_effect(services, number)
-    return {"id": str(id), "state": made.state, "waits_for": list(made.waits_for), "effective": effect}
+    return {"id": str(id), "state": exception.state, "waits_for": list(exception.waits_for), "effective": effect}
 
 
 @router.post("/policies/exceptions/{id}/refuse")
 def refuse_exception(id: UUID, body: DecisionBody, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Refuse an exception, by a duty that you hold, or as the operator."""
+    """Refuse an exception, by a duty that the caller holds, or as the operator."""
     approver = None if caller.operator else approver_of(caller)
     with services.release_turn() as conn:
         exceptions.check_undecided(conn, id, services.clock.now())
@@ -209,8 +215,8 @@ def refuse_exception(id: UUID, body: DecisionBody, services: ServicesDep, caller
 
 @router.post("/policies/exceptions/{id}/end")
 def end_exception(id: UUID, body: DecisionBody, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Withdraw an exception, effective at every gateway within a second; for the rule's owner, security and
-    compliance."""
+    """End an exception, effective at every gateway within a second. Permitted for the owner of the rule and for holders
+    of the duty security or compliance."""
     del body
     with services.transaction() as conn:
         _require_may_end(conn, caller, id)
@@ -219,13 +225,15 @@ def end_exception(id: UUID, body: DecisionBody, services: ServicesDep, caller: S
 
 
 def _person_id(conn: Connection[Any], email: str) -> Person | None:
-    """The id of a person; None for everybody. Raises `NotFound` (`unknown_person`)."""
+    """The id of the person with this address; None (everybody) for an empty one. Raises `NotFound`
+    (`unknown_person`)."""
     return identity.find_person(conn, email) if email.strip() else None
 
 
 def _require_may_end(conn: Connection[Any], caller: Caller, id: UUID) -> None:
-    """Raise `Denied` unless the caller owns the rule of the exception or holds one of the duties. Raises `NotFound`."""
-    found = exceptions.get_exception(conn, id)
-    owners = {rule.owner for rule in _rules(current_blueprint(conn).policies).rules if rule.id == found.rule}
+    """Raise `Denied` unless the caller owns the rule of the exception or holds one of `END_DUTIES`. Raises
+    `NotFound`."""
+    exception = exceptions.get_exception(conn, id)
+    owners = {rule.owner for rule in _rules(current_blueprint(conn).policies).rules if rule.id == exception.rule}
     if caller.email is None or caller.email not in owners:
-        require_duty(caller, END_DUTIES, f"workload/{found.workload}")
+        require_duty(caller, END_DUTIES, f"workload/{exception.workload}")

@@ -1,4 +1,4 @@
-"""Prompts: their versions as they were served, the difference between two, and going back to an earlier text."""
+"""Prompts: the versions that were served, the difference between two, and restoring an earlier text."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Wanted = Annotated[str, Query(min_length=1, max_length=64)]
 
 
 class Back(BaseModel):
-    """To which version (or the beginning of its digest), and why."""
+    """The version to restore, by number or beginning of its digest, and the reason."""
 
     model_config = ConfigDict(extra="forbid")
     to: Annotated[str, StringConstraints(min_length=1, max_length=64)] | Annotated[int, Field(ge=1)]
@@ -33,47 +33,48 @@ class Back(BaseModel):
 
 @router.get("/prompts")
 def list_prompts(services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """Every prompt that is declared or was served, with how many versions it has and who uses it now."""
+    """List the prompts that are declared or were served, with their number of versions and the workloads that use them
+    now."""
     with services.transaction() as conn:
-        known, now = prompt_history.prompt_versions(conn), current(conn)
-    declared = now.workspace.prompts if now is not None else {}
-    used: dict[str, list[str]] = {}
-    for workload in now.blueprint.workloads if now is not None else []:
-        used.setdefault((workload.prompt or "").partition("@")[0], []).append(workload.name)
+        versions, served = prompt_history.prompt_versions(conn), current(conn)
+    declared = served.workspace.prompts if served is not None else {}
+    users_by_prompt: dict[str, list[str]] = {}
+    for workload in served.blueprint.workloads if served is not None else []:
+        users_by_prompt.setdefault((workload.prompt or "").partition("@")[0], []).append(workload.name)
     return {
         "prompts": [
             {
                 "name": name,
                 "version": declared[name].version if name in declared else None,
                 "owner": declared[name].owner if name in declared else None,
-                "versions": len(known.get(name, [])),
-                "used_by": used.get(name, []),
+                "versions": len(versions.get(name, [])),
+                "used_by": users_by_prompt.get(name, []),
             }
-            for name in sorted({*declared, *known})
+            for name in sorted({*declared, *versions})
         ]
     }
 
 
 @router.get("/prompts/{name}")
 def one_prompt(name: str, services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """All texts of a prompt that were served, the newest first, and what is declared now."""
+    """All versions of a prompt that were served, newest first, and the declared one."""
     with services.transaction() as conn:
-        found, now = _versions_of(conn, name), current(conn)
-    doc = now.workspace.prompts.get(name) if now is not None else None
-    newest = now.blueprint.number if now is not None else 0
+        versions, served = _versions_of(conn, name), current(conn)
+    doc = served.workspace.prompts.get(name) if served is not None else None
+    newest = served.blueprint.number if served is not None else 0
     return {
         "name": name,
         "declared": None if doc is None else {"version": doc.version, "text": doc.text, "owner": doc.owner},
-        "versions": [{**each.to_json(), "served": each.blueprints[1] == newest} for each in found],
+        "versions": [{**version.to_json(), "served": version.blueprints[1] == newest} for version in versions],
     }
 
 
 @router.get("/prompts/{name}/diff")
 def diff(name: str, old: Wanted, new: Wanted, services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """Line by line from one version to another."""
+    """The line-by-line difference of two versions."""
     with services.transaction() as conn:
-        found = _versions_of(conn, name)
-    before, after = prompts.find_version(found, old), prompts.find_version(found, new)
+        versions = _versions_of(conn, name)
+    before, after = prompts.find_version(versions, old), prompts.find_version(versions, new)
     return {
         "name": name, "old": before.number, "new": after.number,
         "lines": prompts.line_difference(before.text, after.text),
@@ -82,32 +83,36 @@ def diff(name: str, old: Wanted, new: Wanted, services: ServicesDep, _: Reader) 
 
 @router.post("/prompts/{name}/rollback")
 def rollback(name: str, body: Back, request: Request, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Say again what an earlier version said, under the next number: a release like any other, so that production waits
-    for approvals. `files` are what the workspace's folder has to say from now on."""
+    """Restore the text of an earlier version under the next version number. This is a release like any other, so parts
+    in production may wait for approvals. `files` are the changed workspace files, to be updated in the workspace
+    folder."""
     authorize(caller, "release", "company")
     with services.release_turn() as conn:
-        found = _versions_of(conn, name)
+        versions = _versions_of(conn, name)
         stored = store.newest_blueprint(conn)
         assert stored is not None, "a version was served"
-        old = prompts.find_version(found, str(body.to))
+        restored = prompts.find_version(versions, str(body.to))
         declared = release.current(conn)
         doc = declared.workspace.prompts.get(name) if declared is not None else None
-        if doc is not None and doc.text == old.text:
+        if doc is not None and doc.text == restored.text:
             raise Conflict(
-                f"the prompt {name} has that text already", code="prompt_current", hint="Name another version."
+                f"the prompt {name} already has that text", code="prompt_current", hint="Name another version."
             )
-        number = max([each.number for each in found] + ([doc.version] if doc is not None else [])) + 1
-        files = replace_prompt(stored.sources, name, old.text, number)
-        made = services.releases.apply(conn, caller.actor, files, f"{body.reason} (prompt {name} as in {old.number})")
+        number = max([version.number for version in versions] + ([doc.version] if doc is not None else [])) + 1
+        files = replace_prompt(stored.sources, name, restored.text, number)
+        released = services.releases.apply(
+            conn, caller.actor, files, f"{body.reason} (prompt {name} as in {restored.number})"
+        )
     request.app.state.indexer.request_all()
     changed = {file: text for file, text in files.items() if text != stored.sources[file]}
-    return {**made, "version": number, "files": changed}
+    return {**released, "version": number, "files": changed}
 
 
 def _versions_of(conn: Connection[Any], name: str) -> list[Version]:
-    found = prompt_history.prompt_versions(conn).get(name)
-    if not found:
+    """The served versions of a prompt. Raises `NotFound` (`prompt_unknown`)."""
+    versions = prompt_history.prompt_versions(conn).get(name)
+    if not versions:
         raise NotFound(
             f"no prompt {name[:63]} was served", code="prompt_unknown", hint="`groundplan prompts list` lists them."
         )
-    return found
+    return versions

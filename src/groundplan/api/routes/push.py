@@ -1,4 +1,4 @@
-"""Documents that applications push to a source of type `push`, or withdraw. A scan of the source parses them."""
+"""Documents that applications push to a source of type `push`, or withdraw. The next scan of the source parses them."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ router = protected_router("knowledge")
 
 
 class PushedDocument(Strict):
-    """`text`, or `data` (base64) with its kind in `media` (`pdf`, `docx`); `gone` withdraws it."""
+    """A document as `text`, or as `data` (base64) of the type `media` (`pdf`, `docx`); `gone` withdraws the
+    document."""
 
     path: Path
     text: str | None = None
@@ -33,7 +34,7 @@ class PushedDocument(Strict):
     media: Annotated[str, StringConstraints(max_length=10, pattern=r"^[a-z0-9]*$")] = ""
     readers: list[str] | None = None
     told: dict[str, Any] = Field(default_factory=dict)
-    """Governed values, as in front matter."""
+    """Governed properties, as in a document's front matter."""
     gone: bool = False
 
 
@@ -46,8 +47,8 @@ class Pushed(Strict):
 
 @router.post("/knowledge/push")
 def push(body: Pushed, request: Request, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Take documents over from an application; they are searched after a look at the source, which begins at once. Of
-    what was deleted here nothing is kept: those are `refused`, until their places are let in again."""
+    """Store pushed documents; a scan of the source, after which they are searchable, starts at once. Documents whose
+    paths were deleted by a decision are not stored but listed in `refused`, until their paths are readmitted."""
     require_duty(caller, DATA_DUTIES, f"source/{body.source}")
     with services.transaction() as conn:
         declared = {source.name: source for source in current_blueprint(conn).sources}
@@ -71,21 +72,22 @@ def push(body: Pushed, request: Request, services: ServicesDep, caller: SignedIn
                         f"{item.path}: its readers or values cannot be stored", code="push_document",
                         hint="Leave out NUL characters, lone surrogates and numbers such as NaN.",
                     ) from error  # fmt: skip
-        # looked up behind what was written: whoever deletes one of them meanwhile was waited for
-        places = deletion_store.closed_places(conn, body.source, [item.path for item in body.documents])
-        closed = sorted({item.path for item in body.documents if not item.gone and item.path in places})
-        push_store.drop_documents(conn, body.source, closed)
+        # read after the writes, which wait for concurrent deletions of the same documents
+        closed_places = deletion_store.closed_places(conn, body.source, [item.path for item in body.documents])
+        refused = sorted({item.path for item in body.documents if not item.gone and item.path in closed_places})
+        push_store.drop_documents(conn, body.source, refused)
     request.app.state.indexer.request_source(body.source)
-    hint = "It was deleted here: let it in again with `groundplan knowledge readmit`, or push it no more."
+    hint = "It was deleted here: readmit it with `groundplan knowledge readmit`, or stop pushing it."
     return {
         "source": body.source,
-        "documents": sum(item.path not in closed for item in body.documents),
-        "refused": [{"path": path, "code": "document_deleted", "hint": hint} for path in closed],
+        "documents": sum(item.path not in refused for item in body.documents),
+        "refused": [{"path": path, "code": "document_deleted", "hint": hint} for path in refused],
     }
 
 
 def _document_bytes(item: PushedDocument) -> bytes:
-    """The document's bytes; raises `Invalid` (push_document) where both or neither are given, or they are no base64."""
+    """The bytes of the document. Raises `Invalid` (`push_document`) if not exactly one of `text` and `data` is given,
+    `data` is not base64, or the document is too large."""
     if (item.text is None) == (item.data is None):
         raise Invalid(f"{item.path} needs text or data", code="push_document", hint="Send one of the two.")
     try:

@@ -1,4 +1,4 @@
-"""A provider's bill against the ledger. The file is the body of the request; nothing of it is kept."""
+"""Reconciliation of a provider's bill with the ledger. The file is the body of the request and is not stored."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ from groundplan.ledger import archive_store, queries
 
 router = protected_router("ledger")
 MAX_ROWS = 1000
-"""The most differing rows that are listed; the explanations count all."""
+"""The most discrepancies that are listed; the explanations cover all."""
 MAX_CALLS = 20
 _FILE = {"requestBody": {"required": True, "content": {"text/csv": {"schema": {"type": "string"}}}}}
 
 
 class BillQuery(BaseModel):
-    """How the bill is to be read. `columns` are ROLE=NAME, `rate` CURRENCY=USD; `from` and `to` are days in UTC, both
-    counted."""
+    """How to read the bill. `columns` are ROLE=NAME, `rate` CURRENCY=USD; `from` and `to` are days in UTC, both
+    included."""
 
     name: Annotated[str, Field(max_length=200)] = "bill.csv"
     provider: Annotated[str | None, Field(max_length=200)] = None
@@ -52,52 +52,53 @@ class BillQuery(BaseModel):
     columns: list[str] = Field(default_factory=list, max_length=40)
     rate: list[str] = Field(default_factory=list, max_length=40)
     source: list[str] = Field(default_factory=list, max_length=40)
-    """Of the allocations that stand for this bill's storage and traffic; none: all."""
+    """The declared allocations that correspond to storage and traffic on this bill; empty: all."""
 
 
 @router.post("/cost/reconcile", openapi_extra=_FILE)
 async def reconcile_bill(
     request: Request, services: ServicesDep, _: Reader, query: Annotated[BillQuery, Query()]
 ) -> dict[str, Any]:
-    """Compare a CSV bill or usage export (the body, up to 16 MiB) with the ledger. Reads only, keeps nothing."""
+    """Compare a CSV bill or usage export (the body, at most 16 MiB) with the ledger. Changes and stores nothing."""
     text = await read_text(request, "bill", "Split it by day or model.")
-    said, rates = (
+    columns, rates = (
         parse_options(query.columns, "amount=COLUMN"),
         parse_exchange_rates(parse_options(query.rate, "EUR=1.08")),
     )
-    bill = await run_in_threadpool(read_options, text, query.name, said, query.first, query.last)
+    bill = await run_in_threadpool(read_options, text, query.name, columns, query.first, query.last)
     return await run_in_threadpool(_compare, services, bill, query, rates)
 
 
-def read_options(text: str, name: str, said: dict[str, str], first: date | None, last: date | None) -> Bill:
-    """The parsed bill with the lines of those days only."""
+def read_options(text: str, name: str, columns: dict[str, str], first: date | None, last: date | None) -> Bill:
+    """Parse the bill, keeping only lines of the given days. Raises `Invalid` (`option_form`, `bill_days`)."""
     if (first and last and first > last) or (last and last.year > LAST_YEAR):
-        told = "from is after to" if first and last and first > last else f"{last} is too late"
-        raise Invalid(told, code="option_form", hint="Write --from 2026-11-01 --to 2026-11-30.")
-    bill = read_bill(text, name, said)
-    kept = tuple(
+        problem = "from is after to" if first and last and first > last else f"{last} is too late"
+        raise Invalid(problem, code="option_form", hint="Write --from 2026-11-01 --to 2026-11-30.")
+    bill = read_bill(text, name, columns)
+    lines = tuple(
         line for line in bill.lines
         if line.day is None or ((first is None or line.day >= first) and (last is None or line.day <= last))
     )  # fmt: skip
-    passed = len(bill.lines) - len(kept)
-    told = f"{quantity(passed, 'line')} of other days {'was' if passed == 1 else 'were'} passed over"
-    notes = (*bill.notes, told) if passed else bill.notes
-    days = replace(bill, lines=kept).date_range
+    omitted = len(bill.lines) - len(lines)
+    note = f"{quantity(omitted, 'line')} of other days {'was' if omitted == 1 else 'were'} passed over"
+    notes = (*bill.notes, note) if omitted else bill.notes
+    days = replace(bill, lines=lines).date_range
     since, until = first or (days[0] if days else None), last or (days[1] if days else None)
     if until is not None and until.year > LAST_YEAR:
         raise Invalid(f"a line is dated {until}", code="bill_days", hint="Name the days: --from DAY --to DAY, in UTC.")
     if since is None or until is None:
-        if not any(line.call for line in kept):
+        if not any(line.call for line in lines):
             raise Invalid(
                 "the bill has neither days nor calls",
                 code="bill_days",
                 hint="Name the column of its days: --columns day=NAME; or all of them: --from DAY --to DAY, in UTC.",
             )
         since, until = date(1970, 1, 2), date(1970, 1, 1)
-    return replace(bill, lines=kept, notes=notes, period=(since, until))
+    return replace(bill, lines=lines, notes=notes, period=(since, until))
 
 
 def _compare(services: Services, bill: Bill, query: BillQuery, exchange: dict[str, Decimal]) -> dict[str, Any]:
+    """Compare the bill with the attempts of its period and of the calls that it names, as JSON."""
     assert bill.period is not None
     since, until = (datetime.combine(day, time(), UTC) for day in bill.period)
     calls = list({line.call for line in bill.lines if line.call is not None})
@@ -107,16 +108,16 @@ def _compare(services: Services, bill: Bill, query: BillQuery, exchange: dict[st
         _check_calls_not_archived(conn, set(calls) - {row["call_id"] for row in rows})
         blueprint = served_blueprint.current_or_none(conn)
         places = {number: cost_receipt.deployments_at(conn, number) for number in {row["blueprint"] for row in rows}}
-    used = {(row["blueprint"], row["deployment"]) for row in rows}
-    asked = [place for number, name in used if (place := places[number].get(name)) is not None]
-    bill = _with_our_models(bill, asked, query.provider)
+    used_deployments = {(row["blueprint"], row["deployment"]) for row in rows}
+    upstreams = [place for number, name in used_deployments if (place := places[number].get(name)) is not None]
+    bill = _with_our_models(bill, upstreams, query.provider)
     rates = {item.name: item.rates for item in blueprint.deployments} if blueprint else {}
     dated = blueprint.currencies if blueprint else {}
     attempts = [_attempt(row, places[row["blueprint"]].get(row["deployment"])) for row in rows]
     result = reconcile(
         bill, attempts, rates, provider=query.provider, exchange_rates=exchange, dated_exchange_rates=dated
     )
-    found: list[AllocationGap] = []
+    gaps: list[AllocationGap] = []
     notes: list[str] = []
     if any(row.kind in TERMS for row in result.discrepancies):
         if since > until:
@@ -126,48 +127,49 @@ def _compare(services: Services, bill: Bill, query: BillQuery, exchange: dict[st
         else:
             days, today = Days(since.date(), until.date()), services.clock.now().date()
             with services.transaction() as conn:
-                found = compare_allocations(result, cost_book.cost_lines(conn, days, today), query.source)
+                gaps = compare_allocations(result, cost_book.cost_lines(conn, days, today), query.source)
     value = reconciliation_json(bill, result)
-    return {**value, "notes": [*value["notes"], *notes], "beside": [_beside(each) for each in found]}
+    return {**value, "notes": [*value["notes"], *notes], "beside": [_gap_json(gap) for gap in gaps]}
 
 
-def _with_our_models(bill: Bill, used: Iterable[Deployment], provider: str | None) -> Bill:
-    """With our model where a line names it as its upstream (one of `provider`) does, and a note of names that several
-    have."""
+def _with_our_models(bill: Bill, deployments: Iterable[Deployment], provider: str | None) -> Bill:
+    """The bill with our model names where a line names a model by its name at an upstream (of `provider`, if given),
+    and a note on each name that belongs to several models."""
     names = models_by_upstream(
-        (place.upstream_model, place.model)
-        for place in used
-        if provider is None or is_billed_by(place.model, place.name, provider)
+        (deployment.upstream_model, deployment.model)
+        for deployment in deployments
+        if provider is None or is_billed_by(deployment.model, deployment.name, provider)
     )
-    lines, several = [], dict[str, tuple[str, ...]]()
+    lines, ambiguous = [], dict[str, tuple[str, ...]]()
     for line in bill.lines:
         models = names.get(line.model.lower(), ()) if line.model else ()
         if line.model and len(models) > 1 and resolve_model(line.model, models) not in models:
-            several[line.model] = models
+            ambiguous[line.model] = models
         lines.append(replace(line, model=models[0]) if len(models) == 1 else line)
     notes = (
         f"upstreams of {' and '.join(models)} call their model {name}: say whose bill it is, --provider DEPLOYMENT"
-        for name, models in several.items()
+        for name, models in ambiguous.items()
     )
     return replace(bill, lines=tuple(lines), notes=(*bill.notes, *notes))
 
 
 def _check_not_archived(conn: Connection[Any], period: tuple[date, date]) -> None:
-    """Raise `Invalid` where attempts of these days are archived: without them every line would be unexplained."""
-    gone = [row["day"] for row in archive_store.list_parts(conn) if period[0] <= row["day"] <= period[1]]
-    if gone:
-        later = max(gone) + timedelta(days=1)
+    """Raise `Invalid` (`bill_archived`) if attempts of these days are archived: every line would be reported as
+    unexplained."""
+    archived_days = [row["day"] for row in archive_store.list_parts(conn) if period[0] <= row["day"] <= period[1]]
+    if archived_days:
+        next_day = max(archived_days) + timedelta(days=1)
         raise Invalid(
-            f"attempts of {min(gone)} to {max(gone)} are archived, and cannot be compared one by one",
+            f"attempts of {min(archived_days)} to {max(archived_days)} are archived, and cannot be compared one by one",
             code="bill_archived",
-            hint=f"Compare later days, --from {later}, or keep facts for longer: GROUNDPLAN_ARCHIVE_DAYS.",
+            hint=f"Compare later days, --from {next_day}, or keep facts for longer: GROUNDPLAN_ARCHIVE_DAYS.",
         )
 
 
 def _check_calls_not_archived(conn: Connection[Any], unknown: Collection[UUID]) -> None:
-    """As `_check_not_archived`, for the calls that the bill names, whatever its days; the first calls stand for all."""
-    ours = sorted(call for call in unknown if call.version == CALL_ID_VERSION)[:MAX_ROWS]
-    for call in ours if archive_store.list_parts(conn) else ():
+    """As `_check_not_archived`, for calls that the bill names, whatever its days. Only the first calls are checked."""
+    call_ids = sorted(call for call in unknown if call.version == CALL_ID_VERSION)[:MAX_ROWS]
+    for call in call_ids if archive_store.list_parts(conn) else ():
         if (day := archive_store.archived_day_of(conn, call)) is not None:
             raise Invalid(
                 f"attempts of calls that the bill names are archived, such as those of {call} with all of {day}",
@@ -176,17 +178,18 @@ def _check_calls_not_archived(conn: Connection[Any], unknown: Collection[UUID]) 
             )
 
 
-def _beside(found: AllocationGap) -> dict[str, Any]:
+def _gap_json(gap: AllocationGap) -> dict[str, Any]:
     return {
-        "purpose": found.purpose, "bill_usd": exact_amount(found.bill), "allocated_usd": exact_amount(found.allocated),
-        "difference_usd": exact_amount(found.difference), "rules": list(found.rules), "told": found.advice,
+        "purpose": gap.purpose, "bill_usd": exact_amount(gap.bill), "allocated_usd": exact_amount(gap.allocated),
+        "difference_usd": exact_amount(gap.difference), "rules": list(gap.rules), "told": gap.advice,
     }  # fmt: skip
 
 
-def _attempt(row: dict[str, Any], place: Deployment | None) -> Attempt:
-    """An attempt with the price of its blueprint and time: prices of a past bill may differ from today's."""
+def _attempt(row: dict[str, Any], deployment: Deployment | None) -> Attempt:
+    """An attempt with the price in force under its blueprint at its time: today's price may differ from that of a past
+    bill."""
     usage, at = row["usage"], row["at"].astimezone(UTC)
-    rates = None if place is None else cost_receipt.rates_at(place, at.isoformat())
+    rates = None if deployment is None else cost_receipt.rates_at(deployment, at.isoformat())
     return Attempt(
         row["call_id"], row["number"], at, row["workload"], row["deployment"], row["model"],
         row["state"], row["outcome"], row["cost_usd"], int(usage.get("input", 0)), int(usage.get("output", 0)),
@@ -240,5 +243,5 @@ def _row(row: Discrepancy) -> dict[str, Any]:
 
 
 def exact_amount(amount: Decimal) -> str:
-    """An amount with all digits, at least twelve decimals."""
+    """An amount with all its digits, and at least twelve decimals."""
     return format_plain(amount, 12)

@@ -1,4 +1,4 @@
-"""Replays of kept calls: have one made, see what it proves, and say what people think of the judged answers."""
+"""Replays of stored calls: request one, see its results, and record people's verdicts on the judged answers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,8 @@ router = protected_router("cost")
 
 
 class Ask(BaseModel):
-    """Which workload's kept calls to ask again of which deployment, and what that may cost."""
+    """The replay to run: the workload whose stored calls are sent to `candidate`, the judge, the budget and the number
+    of calls."""
 
     model_config = ConfigDict(extra="forbid")
     workload: Name
@@ -43,61 +44,63 @@ class Ask(BaseModel):
 def replays(
     services: ServicesDep, _: Reader, workload: Annotated[str | None, Query(max_length=63)] = None
 ) -> dict[str, Any]:
-    """All runs, the newest first; `stands`: what it proposes is still proposed; `waits`: what runs, so that a shadow
-    of it cannot begin."""
+    """List replays, newest first. `stands` says whether the savings proposal that rests on the run is still open.
+    `waits` describes the experiment that has to end before a shadow of the candidate can start; null if there is
+    none."""
     with services.transaction() as conn:
-        found, standing, tried = (
+        runs, open_proposals, open_experiments = (
             store.list_runs(conn, workload),
             service.open_proposals(conn),
             experiment_store.open_experiments(conn),
         )
-        require_known_names(conn, found, workload=workload)
+        require_known_names(conn, runs, workload=workload)
     return {
         "replays": [
-            {**each.to_json(), "stands": str(each.id) in standing, "waits": _waiting_reason(each, tried)}
-            for each in found
+            {**run.to_json(), "stands": str(run.id) in open_proposals, "waits": _waiting_reason(run, open_experiments)}
+            for run in runs
         ]
     }
 
 
 @router.get("/replays/{id}")
 def replay(id: UUID, services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """One run with its calls, without their texts; `stands`, `waits`: as of all runs."""
+    """One replay with its calls, without their texts; `stands` and `waits` as in the list."""
     with services.transaction() as conn:
-        found, standing = _require_run(conn, id), service.open_proposals(conn)
+        run, open_proposals = _require_run(conn, id), service.open_proposals(conn)
         calls, progress = store.calls(conn, id), store.progress(conn, id)
-        spent, tried = store.spent(conn, tuple(found.keys)), experiment_store.open_experiments(conn)
+        spent, open_experiments = store.spent(conn, tuple(run.keys)), experiment_store.open_experiments(conn)
     return {
-        **found.to_json(),
-        "stands": str(found.id) in standing,
-        "waits": _waiting_reason(found, tried),
+        **run.to_json(),
+        "stands": str(run.id) in open_proposals,
+        "waits": _waiting_reason(run, open_experiments),
         "progress": progress,
         "spent_usd": f"{spent:.6f}",
-        "calls_asked": [_call(each) for each in calls],
+        "calls_asked": [_call(row) for row in calls],
     }
 
 
 @router.post("/replays", status_code=201)
 def ask(body: Ask, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Ask for a run; it begins within seconds, and its money is charged to the workload's budgets as well."""
+    """Request a replay. It starts within seconds; its cost is also charged to the workload's budgets."""
     require_duty(caller, MAY_BEGIN, f"workload/{body.workload}")
     with services.transaction() as conn:
         blueprint = current_blueprint(conn)
-        workload = next((each for each in blueprint.workloads if each.name == body.workload), None)
+        workload = next((item for item in blueprint.workloads if item.name == body.workload), None)
         current = workload.deployments[0] if workload is not None and workload.deployments else ""
-        made = Run(
+        run = Run(
             id=new_id(), workload=body.workload, current=current, candidate=body.candidate, judge=body.judge,
             budget_usd=Decimal(str(body.budget_usd)), calls=body.calls, asked_by=str(caller.actor),
         )  # fmt: skip
-        service.check(made, workload)
-        service.check_alone(conn, made)
-        service.ask(conn, caller.actor, made)
-    return made.to_json()
+        service.check(run, workload)
+        service.check_alone(conn, run)
+        service.ask(conn, caller.actor, run)
+    return run.to_json()
 
 
 @router.post("/replays/{id}/calls/{call_id}/review")
 def review(id: UUID, call_id: UUID, body: Reviewed, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Say whether the candidate's answer is as good; ten such reviews correct what the judge says."""
+    """Record a person's verdict on whether the candidate's answer is as good. From ten verdicts on, the judge's are
+    corrected."""
     with services.transaction() as conn:
         require_duty(caller, MAY_BEGIN, f"workload/{_require_run(conn, id).workload}")
         if not store.record_review(conn, id, call_id, body.kept, caller.actor):
@@ -107,20 +110,21 @@ def review(id: UUID, call_id: UUID, body: Reviewed, services: ServicesDep, calle
 
 
 def _require_run(conn: Connection[Any], id: UUID) -> Run:
-    found = store.find(conn, id)
-    if found is None:
+    """The replay with this id. Raises `NotFound` (`replay_unknown`)."""
+    run = store.find(conn, id)
+    if run is None:
         hint = "`groundplan experiments replays` has them."
         raise NotFound(f"there is no replay {id}", code="replay_unknown", hint=hint)
-    return found
+    return run
 
 
 def _call(row: dict[str, Any]) -> dict[str, Any]:
-    usd = {name: None if row[name] is None else f"{row[name]:.6f}" for name in ("cost_usd", "candidate_usd")}
-    beside = None if row["beside_call"] is None else str(row["beside_call"])
-    return {**row, **usd, "call_id": str(row["call_id"]), "beside_call": beside}
+    amounts = {name: None if row[name] is None else f"{row[name]:.6f}" for name in ("cost_usd", "candidate_usd")}
+    beside_call = None if row["beside_call"] is None else str(row["beside_call"])
+    return {**row, **amounts, "call_id": str(row["call_id"]), "beside_call": beside_call}
 
 
-def _waiting_reason(run: Run, tried: Sequence[ExperimentRecord]) -> str | None:
-    """Why a shadow of the candidate cannot begin yet."""
-    standing = blocking_experiment(tried, run.workload, run.candidate)
-    return None if standing is None else standing.standing
+def _waiting_reason(run: Run, open_experiments: Sequence[ExperimentRecord]) -> str | None:
+    """Why a shadow of the candidate cannot start yet; None if it can."""
+    blocking = blocking_experiment(open_experiments, run.workload, run.candidate)
+    return None if blocking is None else blocking.standing

@@ -1,6 +1,6 @@
-"""Responses that are made in the background: how far each is, why one waits, what it cost; and cancelling one.
+"""Background responses: progress, why one waits, cost; and cancelling one.
 
-They are asked for at the gateway, with an API key, which alone reads what they say.
+They are created at the gateway with an API key, and only that key can read their content.
 """
 
 from __future__ import annotations
@@ -25,34 +25,35 @@ router = protected_router("ledger")
 def responses(
     services: ServicesDep, _: Reader, workload: str | None = None, limit: Annotated[int, Query(ge=1, le=200)] = 50
 ) -> dict[str, Any]:
-    """Those that are not over first, then the newest, of all workloads or of one; and how many of each are open."""
+    """List background responses, unfinished ones first, then the newest, of one `workload` or of all; `open` is the
+    number of unfinished ones by workload."""
     with services.transaction() as conn:
-        found = background_queries.responses(conn, workload, limit)
-        require_known_names(conn, found, workload=workload)
-        return {"responses": found, "open": background_queries.open_by_workload(conn, workload)}
+        listed = background_queries.responses(conn, workload, limit)
+        require_known_names(conn, listed, workload=workload)
+        return {"responses": listed, "open": background_queries.open_by_workload(conn, workload)}
 
 
 @router.post("/responses/{id}/cancel")
 def cancel(
     id: Annotated[str, Path(pattern=r"^[A-Za-z0-9_-]{1,200}$")], services: ServicesDep, caller: SignedIn
 ) -> dict[str, Any]:
-    """End one that waits or is being made, as whoever asked for it could: what was generated is billed. Raises
-    `NotFound`, `Conflict`."""
+    """Cancel a queued or running response, as its creator could; tokens generated so far are billed. Raises `NotFound`
+    (`response_not_found`), `Conflict` (`response_finished`)."""
     with services.transaction() as conn:
         workload = background_queries.response_workload(conn, id)
     if workload is None:
         raise NotFound(
-            f"there is no response '{id[:80]}' in the background",
+            f"there is no background response '{id[:80]}'",
             code="response_not_found",
-            hint="`groundplan responses` lists those that there are.",
+            hint="`groundplan responses` lists them.",
         )
     authorize(caller, "stop", f"workload/{workload}")
     with services.transaction() as conn:
         if not background_store.cancel_for_all(conn, id):
             raise Conflict(
-                "this response is finished already",
+                "this response is already finished",
                 code="response_finished",
-                hint="Only one that is queued or in progress is cancelled.",
+                hint="Only a queued or running response can be cancelled.",
             )
         detail = {"response": id}
         record(conn, action="response.cancelled", actor=caller.actor, subject=f"workload/{workload}", detail=detail)

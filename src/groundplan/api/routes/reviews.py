@@ -1,4 +1,4 @@
-"""What waits for a person: the queue, one of it, and the decision."""
+"""Answers and tool calls held for review: the queue, one item, and the decision."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAY_APPROVE_TOOLS = frozenset({"security", "operations", "business"})
 
 
 class Decision(BaseModel):
-    """Why, and how long it took."""
+    """The reason of a decision, and how many minutes it took."""
 
     model_config = ConfigDict(extra="forbid")
     reason: Annotated[str, StringConstraints(max_length=1000)] = ""
@@ -38,13 +38,14 @@ def queue(
     all: Annotated[bool, Query()] = False,
     days: Annotated[float, Query(gt=0, le=366)] = 30.0,
 ) -> dict[str, Any]:
-    """What waits, the most urgent first; `all`: what was decided too, the newest first. Without texts."""
+    """List items that wait for a review, most urgent first; with `all` also decided ones, newest first. Texts are not
+    included. `minutes` is the time spent on reviews in the last `days`, by workload."""
     now = services.clock.now()
     with services.transaction() as conn:
-        found = store.queue(conn, waiting=not all)
+        items = store.queue(conn, waiting=not all)
         minutes = store.minutes_by_workload(conn, now - timedelta(days=days))
     return {
-        "reviews": [held.to_json(now) for held in found],
+        "reviews": [held.to_json(now) for held in items],
         "minutes": [
             {"workload": workload, "decided": count, "minutes": float(total)} for workload, count, total in minutes
         ],
@@ -53,7 +54,8 @@ def queue(
 
 @router.get("/reviews/{id}")
 def one(id: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """With what was asked and what would be sent, for whoever may decide. Reading it is in the audit log."""
+    """One held item with the request and the answer that would be sent, for people who may decide about it. Reading it
+    is recorded in the audit log."""
     with services.transaction() as conn:
         held = service.find(conn, id)
         _require_reviewer(caller, held)
@@ -63,13 +65,13 @@ def one(id: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
 
 @router.post("/reviews/{id}/release")
 def release(id: UUID, body: Decision, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """The answer is sent, or the tool call may be made once."""
+    """Send the held answer, or allow the tool call once."""
     return _decide(services, caller, id, body, release=True)
 
 
 @router.post("/reviews/{id}/refuse")
 def refuse(id: UUID, body: Decision, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """The caller gets an error with the reason."""
+    """Refuse the held item: the caller gets an error with the reason."""
     return _decide(services, caller, id, body, release=False)
 
 
@@ -79,14 +81,14 @@ def _decide(services: ServicesDep, caller: Caller, id: UUID, body: Decision, *, 
         _require_reviewer(caller, held)
         if release and held.kind == "tool":
             check_presence(conn, caller)
-        who = Reviewer(caller.actor, caller.email, is_alone(conn))
-        ruling = ReviewDecision(release, body.reason, body.minutes)
-        state = service.decide(conn, who, held, ruling, services.clock.now())
+        reviewer = Reviewer(caller.actor, caller.email, is_alone(conn))
+        decision = ReviewDecision(release, body.reason, body.minutes)
+        state = service.decide(conn, reviewer, held, decision, services.clock.now())
     return {"id": str(id), "state": state}
 
 
 def may_decide(caller: Caller, held: HeldCall) -> bool:
-    """Whether the caller may decide the held call."""
+    """Whether the caller may decide about the held item."""
     try:
         _require_reviewer(caller, held)
     except Denied:
@@ -95,7 +97,8 @@ def may_decide(caller: Caller, held: HeldCall) -> bool:
 
 
 def _require_reviewer(caller: Caller, held: HeldCall) -> None:
-    """Raise `Denied` unless the caller is named in the workload's review or, where nobody is named, holds the duty."""
+    """Raise `Denied` unless the caller is named in the workload's review or, if nobody is named, holds the required
+    duty."""
     if held.kind == "tool":
         require_duty(caller, MAY_APPROVE_TOOLS, f"workload/{held.workload}")
     elif held.reviewers:

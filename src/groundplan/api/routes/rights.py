@@ -1,4 +1,4 @@
-"""Temporary rights, emergencies, tokens of programs, and access reviews."""
+"""Temporary rights, emergency rights, service tokens, and access reviews."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ router = protected_router("rights")
 Reason = Annotated[str, StringConstraints(min_length=3, max_length=500)]
 REVIEW_EVERY = timedelta(days=90)
 MAX_AHEAD = timedelta(days=366)
-HERE = "/governance/rights"
+RIGHTS_PAGE = "/governance/rights"
 
 
 class NewAppointment(BaseModel):
-    """A temporary right of a person; it begins now unless `begins` is later."""
+    """A temporary right of a person; it starts now unless `begins` is later."""
 
     model_config = ConfigDict(extra="forbid")
     person: Annotated[str, StringConstraints(min_length=1, max_length=320)]
@@ -50,7 +50,7 @@ class ReasonBody(BaseModel):
 
 
 class NewToken(BaseModel):
-    """A new token of a program."""
+    """A new service token for a program."""
 
     model_config = ConfigDict(extra="forbid")
     name: Annotated[str, StringConstraints(min_length=1, max_length=80)]
@@ -59,7 +59,7 @@ class NewToken(BaseModel):
 
 
 class AccessReviewBody(BaseModel):
-    """The result of an access review. `removed`: rights that were taken away, in words."""
+    """The result of an access review. `removed` lists the rights that were taken away, as text."""
 
     model_config = ConfigDict(extra="forbid")
     removed: Annotated[list[Annotated[str, StringConstraints(max_length=200)]], Field(max_length=500)] = []
@@ -68,15 +68,15 @@ class AccessReviewBody(BaseModel):
 
 @router.get("/appointments")
 def list_appointments(services: ServicesDep, caller: Reader) -> dict[str, Any]:
-    """Temporary rights, newest first: auditors, people on call, emergencies."""
+    """List temporary rights, newest first: auditors, people on call, emergencies."""
     with services.transaction() as conn:
-        found = rights_store.appointments(conn)
-        return {"appointments": [_json(conn, caller, services, each) for each in found]}
+        listed = rights_store.appointments(conn)
+        return {"appointments": [_json(conn, caller, services, appointment) for appointment in listed]}
 
 
 @router.post("/appointments", status_code=201)
 def appoint(body: NewAppointment, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Appoint an auditor (reads everything, changes nothing) or a person on call (stops and rolls back alone)."""
+    """Appoint an auditor (may read everything, changes nothing) or a person on call (may stop and roll back alone)."""
     now = services.clock.now()
     begins = now if body.begins is None else max(body.begins, now)
     if begins - now > MAX_AHEAD:
@@ -86,30 +86,29 @@ def appoint(body: NewAppointment, services: ServicesDep, caller: SignedIn) -> di
             hint="Appoint when it is nearer.",
         )
     with services.transaction() as conn:
-        who = find_person_id(conn, body.person)
-        if who == caller.person:
+        person_id = find_person_id(conn, body.person)
+        if person_id == caller.person:
             raise Denied("nobody may appoint themselves", code="self_appointment", hint="Ask a colleague.")
         ends = begins + timedelta(days=body.days)
-        made = rights.appoint(conn, caller.actor, who, body.role, body.reason, begins, ends)
-        return _json(conn, caller, services, made)
+        appointment = rights.appoint(conn, caller.actor, person_id, body.role, body.reason, begins, ends)
+        return _json(conn, caller, services, appointment)
 
 
 @router.post("/appointments/{appointment}/end")
 def end_appointment(appointment: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """End a temporary right early."""
     with services.transaction() as conn:
-        made = rights.end_appointment(conn, caller.actor, appointment, services.clock.now())
+        ended = rights.end_appointment(conn, caller.actor, appointment, services.clock.now())
         access_rights.update_rights_findings(conn, services.clock.now())
-        return _json(conn, caller, services, made)
+        return _json(conn, caller, services, ended)
 
 
 @router.post("/emergency", status_code=201)
 def break_glass(body: ReasonBody, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Take the rights to stop and to roll back for an hour. Everybody is told at once, and somebody reviews it. Not for
-    who is an auditor and nothing else: they read.
-    """
-    held = {duty for _, duty in caller.duties} - {"auditor", "emergency"}
-    if caller.person is None or not held or not caller.proven:
+    """Take emergency rights to stop and roll back, for an hour. Holders of the duties security and compliance are
+    notified at once, and somebody else has to review it afterwards. Not available to people who are only auditors."""
+    duties = {duty for _, duty in caller.duties} - {"auditor", "emergency"}
+    if caller.person is None or not duties or not caller.proven:
         raise Denied(
             "an emergency needs a person with a duty, signed in with a passkey or at the company's sign-in",
             code="proof_missing",
@@ -117,43 +116,43 @@ def break_glass(body: ReasonBody, services: ServicesDep, caller: SignedIn) -> di
         )
     now = services.clock.now()
     with services.transaction() as conn:
-        made = rights.break_glass(conn, caller.actor, caller.person, body.reason, now)
+        emergency = rights.break_glass(conn, caller.actor, caller.person, body.reason, now)
         for duty in ("security", "compliance"):
             for holder in governance.holders(conn, COMPANY, duty):
                 text = f"{caller.name} took emergency rights for an hour"
                 mail_store.queue_mail(
-                    conn, f"emergency:{made.id}:{holder.person_id}", holder.person_id, text, HERE, now
+                    conn, f"emergency:{emergency.id}:{holder.person_id}", holder.person_id, text, RIGHTS_PAGE, now
                 )
         access_rights.update_rights_findings(conn, now)
-        return _json(conn, caller, services, made)
+        return _json(conn, caller, services, emergency)
 
 
 @router.post("/appointments/{appointment}/review")
 def review_emergency(appointment: UUID, body: ReasonBody, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Review an emergency once it is over. Nobody reviews their own."""
+    """Record the review of an emergency that is over; nobody reviews their own."""
     if caller.person is None:
         raise Denied("only a person may review", code="person_only", hint="Sign in as yourself.")
     now = services.clock.now()
     with services.transaction() as conn:
-        made = rights.review_emergency(conn, caller.actor, caller.person, appointment, body.reason, now)
+        reviewed = rights.review_emergency(conn, caller.actor, caller.person, appointment, body.reason, now)
         access_rights.update_rights_findings(conn, now)
-        return _json(conn, caller, services, made)
+        return _json(conn, caller, services, reviewed)
 
 
 @router.get("/tokens")
 def list_tokens(services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """Tokens of programs, without their secrets; `state` is active, revoked or expired."""
+    """List service tokens, without their secrets; `state` is active, revoked or expired."""
     now = services.clock.now()
     with services.transaction() as conn:
-        found = rights_store.tokens(conn)
+        listed = rights_store.tokens(conn)
     return {
         "tokens": [
             {
-                "id": str(each.id), "name": each.name, "scopes": each.scopes, "created_at": each.created_at,
-                "created_by": each.created_by, "expires_at": each.expires_at, "revoked_at": each.revoked_at,
-                "used_at": each.used_at, "state": _state(each, now),
+                "id": str(token.id), "name": token.name, "scopes": token.scopes, "created_at": token.created_at,
+                "created_by": token.created_by, "expires_at": token.expires_at, "revoked_at": token.revoked_at,
+                "used_at": token.used_at, "state": _state(token, now),
             }
-            for each in found
+            for token in listed
         ]
     }  # fmt: skip
 
@@ -164,9 +163,8 @@ def _state(token: ServiceToken, now: datetime) -> str:
 
 @router.post("/tokens", status_code=201)
 def create_token(body: NewToken, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Create a token for a program. The response contains it; it cannot be shown again. It never approves, and may do
-    nothing that its maker may not do for the whole company, except for managing people and groups as a directory
-    (`scim`)."""
+    """Create a service token. Only this response contains its secret. A token never approves, and has no rights that
+    its creator does not have for the whole company, except managing people and groups as a directory (`scim`)."""
     authorize(caller, "people", COMPANY)
     for scope in body.scopes:
         if scope in SCOPES - {"scim"}:
@@ -180,7 +178,7 @@ def create_token(body: NewToken, services: ServicesDep, caller: SignedIn) -> dic
 
 @router.delete("/tokens/{token}")
 def revoke_token(token: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """End a token at once."""
+    """Revoke a service token at once."""
     authorize(caller, "people", COMPANY)
     with services.transaction() as conn:
         rights.revoke_token(conn, caller.actor, token, services.clock.now())
@@ -189,7 +187,7 @@ def revoke_token(token: UUID, services: ServicesDep, caller: SignedIn) -> dict[s
 
 @router.get("/access-review")
 def access_review(services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """Everybody's rights, when they were last reviewed, and when the next review is due."""
+    """The rights of all people, when they were last reviewed, and when the next review is due."""
     now = services.clock.now()
     with services.transaction() as conn:
         last = rights_store.last_access_review(conn)
@@ -203,41 +201,46 @@ def access_review(services: ServicesDep, _: Reader) -> dict[str, Any]:
 
 @router.post("/access-review", status_code=201)
 def record_access_review(body: AccessReviewBody, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Record a review of everybody's rights, which are stored with it; the next one is due in 90 days."""
+    """Record a review of all rights, and store these with it; the next one is due in `REVIEW_EVERY`."""
     now = services.clock.now()
     with services.transaction() as conn:
-        held = responsibilities.all_responsibilities(conn, now)
-        next_ = (now + REVIEW_EVERY).date()
-        id = rights_store.insert_access_review(conn, caller.actor, held, body.removed, body.comment, now, next_)
-        detail = {"people": len(held), "removed": len(body.removed), "next": next_.isoformat()}
+        responsibilities_now = responsibilities.all_responsibilities(conn, now)
+        next_review = (now + REVIEW_EVERY).date()
+        id = rights_store.insert_access_review(
+            conn, caller.actor, responsibilities_now, body.removed, body.comment, now, next_review
+        )
+        detail = {"people": len(responsibilities_now), "removed": len(body.removed), "next": next_review.isoformat()}
         record(conn, action="access.reviewed", actor=caller.actor, subject=f"access-review/{id}", detail=detail)
         access_rights.update_rights_findings(conn, now)
-    return {"id": str(id), "next": next_}
+    return {"id": str(id), "next": next_review}
 
 
 @router.get("/people/{person}/holdings")
 def holdings_of(person: str, services: ServicesDep, _: Reader) -> dict[str, Any]:
-    """What depends on a person: duties, groups, keys, passkeys, sessions, temporary rights, pending approvals."""
+    """Everything that depends on a person: duties, groups, keys, passkeys, sessions, temporary rights, pending
+    approvals."""
     with services.transaction() as conn:
-        who = find_person_id(conn, person)
-        return responsibilities.responsibilities_of(conn, who, services.clock.now())
+        person_id = find_person_id(conn, person)
+        return responsibilities.responsibilities_of(conn, person_id, services.clock.now())
 
 
-def _json(conn: Connection[Any], caller: Caller, services: Services, made: Appointment) -> dict[str, Any]:
-    owner = people.person(conn, made.person_id)
-    names = load_names(conn, caller, [made.made_by, *([made.reviewed_by] if made.reviewed_by else [])])
+def _json(conn: Connection[Any], caller: Caller, services: Services, appointment: Appointment) -> dict[str, Any]:
+    owner = people.person(conn, appointment.person_id)
+    names = load_names(
+        conn, caller, [appointment.made_by, *([appointment.reviewed_by] if appointment.reviewed_by else [])]
+    )
     return {
-        "id": str(made.id),
+        "id": str(appointment.id),
         "person": None if owner is None else owner.email,
         "name": None if owner is None else owner.name,
-        "role": made.role,
-        "reason": made.reason,
-        "begins": made.begins,
-        "ends": made.ends,
-        "made_by": names.of(made.made_by),
-        "active": made.begins <= services.clock.now() and not made.is_over(services.clock.now()),
-        "ended_at": made.ended_at,
-        "reviewed_at": made.reviewed_at,
-        "reviewed_by": None if made.reviewed_by is None else names.of(made.reviewed_by),
-        "review": made.review,
+        "role": appointment.role,
+        "reason": appointment.reason,
+        "begins": appointment.begins,
+        "ends": appointment.ends,
+        "made_by": names.of(appointment.made_by),
+        "active": appointment.begins <= services.clock.now() and not appointment.is_over(services.clock.now()),
+        "ended_at": appointment.ended_at,
+        "reviewed_at": appointment.reviewed_at,
+        "reviewed_by": None if appointment.reviewed_by is None else names.of(appointment.reviewed_by),
+        "review": appointment.review,
     }

@@ -1,4 +1,4 @@
-"""What the models and the routes of a workload cost and are worth, and what its calls show a router."""
+"""The trade-off between models and routes of a workload, and training evidence for its router."""
 
 from __future__ import annotations
 
@@ -31,42 +31,46 @@ def trade_off(
     workload: Annotated[str, Query(max_length=63)],
     days: Annotated[int, Query(ge=1, le=92)] = 30,
 ) -> dict[str, Any]:
-    """Each model and each route of a workload as a point: cost of a call, quality, latency, risk, with 95 % intervals;
-    which of them none beats, and what is chosen now; what that choice saves, whether its floors of quality are kept,
-    and what a cheaper place keeps from taking calls. Of its newest 3,000 calls."""
+    """Each model and each route of a workload as a point (cost per call, quality, latency, risk, with 95 % intervals),
+    from the newest 3,000 calls.
+
+    Also which points are not dominated, which is chosen now, what that choice saves, whether the quality floors hold,
+    and why cheaper deployments do not take calls.
+    """
     now = services.clock.now()
     since = now - timedelta(days=days)
     with services.transaction() as conn:
         blueprint = served_blueprint.current_blueprint(conn)
-        found = served_blueprint.require_workload(blueprint, workload)
+        served = served_blueprint.require_workload(blueprint, workload)
         answers = route_store.answers(conn, workload, since)
         workspace = served_blueprint.workspace_at(conn, blueprint.number)
         choice = choices.choice_json(conn, blueprint, workspace, workload, since, answers)
     rows = [row for row in answers if not row["cached"] and row["model"] is not None]
-    seen = [_observed_json(row) for row in rows]
-    recent = [one for row, one in zip(rows, seen, strict=True) if row["at"] >= now - TODAY]
+    observed = [_observed_json(row) for row in rows]
+    recent = [call for row, call in zip(rows, observed, strict=True) if row["at"] >= now - TODAY]
     floors = workspace.workloads[workload].objectives.quality if workload in workspace.workloads else {}
     declared: dict[str, float] = {}
     risks: dict[str, str] = {}
     for name, model in workspace.models.items():
-        scores = [each.score for each in model.quality if each.task in floors]
+        scores = [score.score for score in model.quality if score.task in floors]
         declared |= {name: sum(scores) / len(scores)} if scores else {}
         risks |= {name: model.risk} if model.risk is not None else {}
-    made = points(seen, declared, risks, recent)
+    trade_off_points = points(observed, declared, risks, recent)
     return {
         "workload": workload,
         "days": days,
-        "calls": len(seen),
-        "routed": found.routing is not None,
-        "router": found.routing.router if found.routing is not None else None,
+        "calls": len(observed),
+        "routed": served.routing is not None,
+        "router": served.routing.router if served.routing is not None else None,
         "floors": dict(floors),
-        "points": [asdict(point) for point in made],
+        "points": [asdict(point) for point in trade_off_points],
         **choice,
     }
 
 
 class Evidence(BaseModel):
-    """Which workload's calls, and what of them: pairs that judges compared, or outcomes in A/B experiments."""
+    """The workload whose calls are read, and the kind of evidence: pairs compared by judges, or outcomes of A/B
+    experiments."""
 
     model_config = ConfigDict(extra="forbid", populate_by_name=True)
     workload: Annotated[str, Field(min_length=1, max_length=63)]
@@ -75,8 +79,9 @@ class Evidence(BaseModel):
 
 @router.post("/evidence")
 def evidence(body: Evidence, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """What kept calls of the last 92 days show a router, with their questions: at most 5,000, the newest first. Needs
-    a duty in engineering, operations or security of the workload; that it was read is audited."""
+    """Training evidence for a router, from stored calls of the last 92 days with their questions: at most 5,000, newest
+    first. Requires the duty engineering, operations or security of the workload. Reading it is recorded in the audit
+    log."""
     subject = f"workload/{body.workload}"
     require_duty(caller, READERS, subject)
     with services.transaction() as conn:

@@ -1,4 +1,4 @@
-"""SCIM 2.0 for the company's directory at /api/scim/v2, with a service token of the scope `scim`."""
+"""SCIM 2.0 for the company's directory, at /api/scim/v2, with a service token of the scope `scim`."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from groundplan.identity.scim.body import GROUP, MAX_ITEMS, USER
 
 
 class ScimResponse(JSONResponse):
-    """JSON under the media type of SCIM."""
+    """JSON with the media type of SCIM."""
 
     media_type = scim.MEDIA_TYPE
 
@@ -30,7 +30,8 @@ class ScimResponse(JSONResponse):
 router = protected_router("scim", prefix="/scim/v2", default_response_class=ScimResponse)
 Document = Annotated[dict[str, Any], Body(max_length=100)]
 Id = Annotated[UUID, BeforeValidator(scim_bulk.parse_target)]
-"""An invalid id is answered with 404, which directories take for deleted; they take anything else for a failure."""
+"""Responds to an invalid id with 404, which directories take for a deleted resource; other errors they take for a
+failure."""
 Filter = Annotated[str | None, Query(max_length=300)]
 Start = Annotated[int, Query(alias="startIndex", ge=-1_000_000, le=1_000_000)]
 Count = Annotated[int, Query(ge=-1_000_000, le=1_000_000)]
@@ -42,7 +43,7 @@ BULK_BYTES = 1 << 20
 
 
 class Search(BaseModel):
-    """The body of `.search`: the query parameters of a list."""
+    """The body of `.search`: the query parameters of a list request."""
 
     model_config = ConfigDict(extra="ignore")
     filter: Annotated[str | None, Field(max_length=300)] = None
@@ -62,7 +63,7 @@ class Search(BaseModel):
 
 @router.get("/ServiceProviderConfig")
 def service_provider() -> dict[str, Any]:
-    """The supported features."""
+    """The supported SCIM features."""
     no = {"supported": False}
     return {
         "schemas": ["urn:ietf:params:scim:schemas:core:2.0:ServiceProviderConfig"],
@@ -85,33 +86,33 @@ def service_provider() -> dict[str, Any]:
 
 @router.get("/Schemas")
 def list_schemas() -> dict[str, Any]:
-    """The schemas of users and groups: attributes that are stored."""
+    """The schemas of users and groups, with the attributes that are stored."""
     items = scim_schemas.schemas()
     return scim.list_response(items, len(items))
 
 
 @router.get("/Schemas/{id}")
 def one_schema(id: str) -> dict[str, Any]:
-    """One of them."""
-    for each in scim_schemas.schemas():
-        if each["id"] == id:
-            return each
+    """One schema."""
+    for schema in scim_schemas.schemas():
+        if schema["id"] == id:
+            return schema
     raise NotFound(f"there is no schema {id[:80]}", code="scim_schema", hint="GET /Schemas lists them.")
 
 
 @router.get("/ResourceTypes/{id}")
 def one_resource_type(id: str) -> dict[str, Any]:
-    """One of them."""
-    for each in resource_types()["Resources"]:
-        if each["id"] == id:
-            found: dict[str, Any] = each
+    """One resource type."""
+    for resource_type in resource_types()["Resources"]:
+        if resource_type["id"] == id:
+            found: dict[str, Any] = resource_type
             return found
     raise NotFound(f"there is no resource type {id[:80]}", code="scim_type", hint="GET /ResourceTypes lists them.")
 
 
 @router.get("/ResourceTypes")
 def resource_types() -> dict[str, Any]:
-    """Users and groups."""
+    """The resource types: users and groups."""
     items = [
         {
             "schemas": ["urn:ietf:params:scim:schemas:core:2.0:ResourceType"],
@@ -150,7 +151,8 @@ def _bulk_problem(error: Exception) -> GroundplanError | None:
 
 @router.post("/Bulk")
 def bulk(body: Document, request: Request, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Many operations in one request, each with its own outcome; they may refer to each other by bulkId."""
+    """Execute several operations in one request, each with its own result; operations may refer to each other by
+    `bulkId`."""
     size = request.headers.get("content-length", "0")
     if not size.isdigit() or int(size) > BULK_BYTES:
         hint = "Send fewer operations at once."
@@ -161,7 +163,7 @@ def bulk(body: Document, request: Request, services: ServicesDep, caller: Signed
 
 @router.post("/.search")
 def search(body: Search, services: ServicesDep) -> dict[str, Any]:
-    """People and groups in one list, without filters and sorting."""
+    """List people and groups together; filters and sorting are not supported."""
     with services.transaction() as conn:
         return scim.list_all(conn, body.page())
 
@@ -196,7 +198,7 @@ def user(id: Id, services: ServicesDep, part: Parted) -> dict[str, Any]:
 
 @router.put("/Users/{id}")
 def replace_user(id: Id, body: Document, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Replace a person's attributes; `active: false` ends what they may do at once."""
+    """Replace a person's attributes; `active: false` deactivates them, which ends their permissions at once."""
     with services.transaction() as conn:
         return scim.replace_user(conn, caller.actor, id, body)
 
@@ -210,7 +212,7 @@ def patch_user(id: Id, body: Document, services: ServicesDep, caller: SignedIn) 
 
 @router.delete("/Users/{id}", status_code=204, response_class=Response)
 def delete_user(id: Id, services: ServicesDep, caller: SignedIn) -> None:
-    """Deactivate a person, who then no longer exists for the directory."""
+    """Deactivate a person and mark them as deleted by the directory."""
     with services.transaction() as conn:
         scim.delete_user(conn, caller.actor, id)
 
@@ -259,6 +261,6 @@ def patch_group(id: Id, body: Document, services: ServicesDep, caller: SignedIn)
 
 @router.delete("/Groups/{id}", status_code=204, response_class=Response)
 def delete_group(id: Id, services: ServicesDep, caller: SignedIn) -> None:
-    """Remove all members of a group, which then no longer exists for the directory."""
+    """Remove all members of a group and mark it as deleted by the directory."""
     with services.transaction() as conn:
         scim.delete_group(conn, caller.actor, id)

@@ -1,4 +1,4 @@
-"""Signing in: one-time links, the session they make, and acting as somebody in the demo."""
+"""Sign-in by one-time links, sessions, and acting as another person in the demo."""
 
 from __future__ import annotations
 
@@ -20,19 +20,19 @@ from groundplan.identity import sessions
 router = protected_router("session")
 pages = lazy_router(include_in_schema=False)
 FIRST_PAGE = "/begin"
-"""The console's page after signing in."""
+"""The page of the console that opens after signing in."""
 Email = Annotated[str, StringConstraints(min_length=3, max_length=320)]
 
 
 class LinkFor(BaseModel):
-    """Who is to sign in; nobody named means the local operator."""
+    """The person who is to sign in; None: the local operator."""
 
     model_config = ConfigDict(extra="forbid")
     person: Email | None = None
 
 
 class ActAs(BaseModel):
-    """As whom to act in the demo; nobody named ends it."""
+    """The person to act as in the demo; None: stop acting as somebody."""
 
     model_config = ConfigDict(extra="forbid")
     person: Email | None = None
@@ -40,7 +40,7 @@ class ActAs(BaseModel):
 
 @router.post("/login-links", status_code=201)
 def login_link(body: LinkFor, request: Request, services: ServicesDep, caller: Operator) -> dict[str, Any]:
-    """A link that signs in once, within ten minutes."""
+    """Create a link that signs in once and is valid for ten minutes."""
     with services.transaction() as conn:
         person = None if body.person is None else find_person_id(conn, body.person)
         token = sessions.create_login_link(conn, caller.actor, person)
@@ -50,17 +50,17 @@ def login_link(body: LinkFor, request: Request, services: ServicesDep, caller: O
 
 @pages.get("/login/{token}")
 def redeem(token: str, request: Request, services: ServicesDep) -> Response:
-    """Sign in and go to the console."""
+    """Sign in with a one-time link, and redirect to the console."""
     with services.transaction() as conn:
         session = sessions.redeem_link(conn, token, agent=request.headers.get("user-agent", ""))
-    answer = RedirectResponse(FIRST_PAGE, status_code=303)
-    set_session_cookie(answer, request, services, session)
-    return answer
+    response = RedirectResponse(FIRST_PAGE, status_code=303)
+    set_session_cookie(response, request, services, session)
+    return response
 
 
-def set_session_cookie(answer: Response, request: Request, services: Services, secret: str) -> None:
+def set_session_cookie(response: Response, request: Request, services: Services, secret: str) -> None:
     """Set the cookie of a new session on the response."""
-    answer.set_cookie(
+    response.set_cookie(
         cookie_name(request),
         secret,
         httponly=True,
@@ -73,8 +73,8 @@ def set_session_cookie(answer: Response, request: Request, services: Services, s
 
 @router.get("/session")
 def who_am_i(services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Who you are, what you hold, and the CSRF token that writes need. `owns`: whether you are owner or steward of any
-    source or document, or were told of a finding."""
+    """The caller with their duties, and the CSRF token that writes need. `owns` says whether they are owner or steward
+    of a source or document, or have a finding of their own."""
     with services.transaction() as conn:
         owns = ownership.owns_anything(conn, caller)
     return {
@@ -93,9 +93,10 @@ def who_am_i(services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
 
 @router.post("/session/act-as")
 def act_as(body: ActAs, request: Request, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """In the demo, on this machine: act as one of its people ("you as Maria"); counts as no evidence."""
+    """Act as another person ("you as Maria"), only in the demo and on this machine; such actions never count as
+    evidence."""
     if not is_loopback(request):
-        raise _not_here()
+        raise _demo_only_error()
     if caller.session is None:
         raise Denied(
             "a token cannot act as a person",
@@ -104,7 +105,7 @@ def act_as(body: ActAs, request: Request, services: ServicesDep, caller: SignedI
         )
     with services.transaction() as conn:
         if not is_demo(services, conn):
-            raise _not_here()
+            raise _demo_only_error()
         person = None if body.person is None else find_person_id(conn, body.person)
         sessions.act_as(conn, caller.session, person)
     return {"acting_as": body.person}
@@ -112,7 +113,7 @@ def act_as(body: ActAs, request: Request, services: ServicesDep, caller: SignedI
 
 @router.post("/logout")
 def sign_out(request: Request, response: Response, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """End this session."""
+    """End the caller's session."""
     if caller.session is not None:
         with services.transaction() as conn:
             sessions.end_session(conn, caller.session)
@@ -120,7 +121,7 @@ def sign_out(request: Request, response: Response, services: ServicesDep, caller
     return {"signed_in": False}
 
 
-def _not_here() -> Denied:
+def _demo_only_error() -> Denied:
     return Denied(
         "acting as somebody is possible only in the demo, on this machine",
         code="act_as",

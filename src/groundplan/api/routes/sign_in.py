@@ -1,4 +1,4 @@
-"""Passkeys and sessions: registering, signing in, confirming a colleague's passkey, ending sessions."""
+"""Passkeys and sessions: registration, sign-in, confirmation of a colleague's passkey, and ending sessions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ Hex = Annotated[str, StringConstraints(pattern=r"^([0-9a-f]{2}){1,1023}$")]
 
 
 class CredentialBody(BaseModel):
-    """The browser's answer to `options`. `response`: the credential in WebAuthn's JSON form."""
+    """The browser's answer to the `options` of a ceremony. `response` is the credential in WebAuthn's JSON form."""
 
     model_config = ConfigDict(extra="forbid")
     ceremony: Annotated[str, StringConstraints(min_length=1, max_length=100)]
@@ -36,13 +36,13 @@ class CredentialBody(BaseModel):
 
 
 class RegistrationBody(CredentialBody):
-    """A new passkey. `label`: the owner's name for it."""
+    """A new passkey. `label` is the owner's name for it."""
 
     label: Annotated[str, StringConstraints(max_length=passkeys.LABEL_CHARACTERS)] = ""
 
 
 def passkey_site(request: Request, services: Services) -> Site:
-    """The site for which a passkey of this request is valid. Raises `Invalid` (`passkey_host`) for an IP address."""
+    """The site that a passkey of this request is bound to. Raises `Invalid` (`passkey_host`) for a bare IP address."""
     url = services.settings.console_url
     host = request.url.hostname or ""
     if url is not None and is_remote(request, url):
@@ -58,14 +58,14 @@ def passkey_site(request: Request, services: Services) -> Site:
 
 @router.post("/sign-in/passkey/options")
 def sign_in_options(request: Request, services: ServicesDep) -> dict[str, Any]:
-    """Options for signing in with a passkey. Open to everybody; reveals nothing about anybody."""
+    """Options for signing in with a passkey. Needs no authentication, and discloses nothing about registered people."""
     with services.transaction() as conn:
         return passkeys.begin_sign_in(conn, passkey_site(request, services), services.clock.now())
 
 
 @router.post("/sign-in/passkey")
 def sign_in(body: CredentialBody, request: Request, response: Response, services: ServicesDep) -> dict[str, Any]:
-    """Sign in with a passkey; the response sets the session's cookie."""
+    """Sign in with a passkey; the response sets the session cookie."""
     agent = request.headers.get("user-agent", "")
     with services.transaction() as conn:
         secret, proof = passkeys.finish_sign_in(
@@ -88,20 +88,21 @@ def registration_options(request: Request, services: ServicesDep, caller: Signed
 def register_passkey(
     body: RegistrationBody, request: Request, response: Response, services: ServicesDep, caller: SignedIn
 ) -> dict[str, Any]:
-    """Register the passkey that was made. `confirmed` says whether it proves you already; else a colleague confirms it.
+    """Register a new passkey of the caller. `confirmed` says whether it already proves their identity; otherwise a
+    colleague has to confirm it.
 
-    Your session becomes one of that passkey, under a new cookie.
+    The session is replaced by a session of this passkey, with a new cookie.
     """
     session, now = require_session(caller), services.clock.now()
     with services.transaction() as conn:
         key, proof = passkeys.finish_enrol(conn, passkey_site(request, services), session, body.model_dump(), now)
         if caller.session is not None:
             session_store.end_session(conn, sessions.hash_secret(caller.session), now)
-        kept = session.proof if session.is_proven else proof
-        secret = sessions.begin(conn, session.person_id, kept, now, request.headers.get("user-agent", ""))
+        new_proof = session.proof if session.is_proven else proof
+        secret = sessions.begin(conn, session.person_id, new_proof, now, request.headers.get("user-agent", ""))
         unconfirmed_passkeys.update_passkey_findings(conn, now)
-        told = "A passkey was registered in your name; if it was not you, remove it there and tell security"
-        mail_store.queue_mail(conn, f"passkey:{passkeys.hex_id(key)[:64]}", key.person_id, told, "/you", now)
+        text = "A passkey was registered in your name; if it was not you, remove it there and tell security"
+        mail_store.queue_mail(conn, f"passkey:{passkeys.hex_id(key)[:64]}", key.person_id, text, "/you", now)
         shown = _json(conn, key)
     set_session_cookie(response, request, services, secret)
     return shown
@@ -109,19 +110,19 @@ def register_passkey(
 
 @router.get("/passkeys")
 def list_passkeys(services: ServicesDep, caller: SignedIn, waiting: Annotated[bool, Query()] = False) -> dict[str, Any]:
-    """The caller's passkeys, or (`waiting`) everybody's passkeys that wait to be confirmed."""
+    """List the caller's passkeys, or with `waiting` the passkeys of all people that wait for confirmation."""
     with services.transaction() as conn:
         if waiting:
-            found = passkey_store.list_unconfirmed(conn) if caller.operator or caller.duties else []
+            listed = passkey_store.list_unconfirmed(conn) if caller.operator or caller.duties else []
         else:
-            found = [] if caller.person is None else passkey_store.list_passkeys(conn, caller.person)
-        return {"passkeys": [_json(conn, key) for key in found]}
+            listed = [] if caller.person is None else passkey_store.list_passkeys(conn, caller.person)
+        return {"passkeys": [_json(conn, key) for key in listed]}
 
 
 @router.post("/passkeys/{passkey}/confirm")
 def confirm_passkey(passkey: Hex, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Confirm a colleague's passkey, after asking them in person. Requires a proven session and a duty of the company:
-    everything that they approve rests on it."""
+    """Confirm a colleague's passkey, after asking them in person: everything that they approve depends on it. Requires
+    a proven session and a duty for the company."""
     now = services.clock.now()
     with services.transaction() as conn:
         _require_confirmer(conn, caller, bytes.fromhex(passkey))
@@ -132,35 +133,36 @@ def confirm_passkey(passkey: Hex, services: ServicesDep, caller: SignedIn) -> di
 
 @router.delete("/passkeys/{passkey}")
 def remove_passkey(passkey: Hex, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Remove a passkey and end the sessions of its person: one's own, or anybody's with the duty security."""
+    """Remove a passkey and end the sessions of its person. Permitted for the person and for holders of the duty
+    security."""
     now = services.clock.now()
     with services.transaction() as conn:
         key = passkey_store.find_passkey(conn, bytes.fromhex(passkey))
         if key is not None and key.person_id != caller.person and not _may_end(conn, caller):
-            raise _not_yours()
-        done = passkeys.remove(conn, caller.actor, bytes.fromhex(passkey), now)
+            raise _not_yours_error()
+        removed = passkeys.remove(conn, caller.actor, bytes.fromhex(passkey), now)
         unconfirmed_passkeys.update_passkey_findings(conn, now)
-        return _json(conn, done)
+        return _json(conn, removed)
 
 
 @router.get("/sessions")
 def list_sessions(services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """The caller's open sessions; `current` marks the one of this request."""
+    """List the caller's open sessions; `current` marks the one of this request."""
     if caller.browser_session is None:
         return {"sessions": []}
     with services.transaction() as conn:
-        found = session_store.open_sessions(conn, caller.browser_session.person_id, services.clock.now())
+        open_sessions = session_store.open_sessions(conn, caller.browser_session.person_id, services.clock.now())
     return {
         "sessions": [
             {
-                "id": str(each.id),
-                "proof": each.proof,
-                "agent": each.agent,
-                "created_at": each.created_at,
-                "expires_at": each.expires_at,
-                "current": each.id == caller.browser_session.id,
+                "id": str(session.id),
+                "proof": session.proof,
+                "agent": session.agent,
+                "created_at": session.created_at,
+                "expires_at": session.expires_at,
+                "current": session.id == caller.browser_session.id,
             }
-            for each in found
+            for session in open_sessions
         ]
     }
 
@@ -176,36 +178,36 @@ def end_session(session_id: UUID, services: ServicesDep, caller: SignedIn) -> di
 
 @router.post("/people/{person}/sign-out")
 def sign_out_person(person: str, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """End all sessions of a person at once: one's own, or anybody's with the duty security."""
+    """End all sessions of a person at once. Permitted for the person and for holders of the duty security."""
     own = caller.email is not None and person.strip().lower() in (caller.email, caller.email.partition("@")[0])
     with services.transaction() as conn:
         may_end = _may_end(conn, caller)
-        if not own and not may_end:  # before it is looked for: nobody is told so who is here
-            raise _not_yours()
-        who = find_person_id(conn, person)
-        if who != caller.person and not may_end:
-            raise _not_yours()
-        sessions.sign_out_everywhere(conn, caller.actor, who)
+        if not own and not may_end:  # checked before the look-up, which would disclose who exists
+            raise _not_yours_error()
+        person_id = find_person_id(conn, person)
+        if person_id != caller.person and not may_end:
+            raise _not_yours_error()
+        sessions.sign_out_everywhere(conn, caller.actor, person_id)
     return {"person": person, "ended": True}
 
 
 def require_session(caller: Caller) -> Session:
-    """The browser session of the caller. Raises `Denied` (`session_only`) for a token."""
+    """The caller's browser session. Raises `Denied` (`session_only`) for a token."""
     if caller.browser_session is None:
         raise Denied("a token has no session", code="session_only", hint="Sign in with a browser.")
     return caller.browser_session
 
 
 def _require_confirmer(conn: Connection[Any], caller: Caller, passkey: bytes) -> None:
-    """Raise `Denied` (`duty_missing`) unless the caller holds a duty for the company; any duty is enough where nobody
-    else could confirm the passkey, which otherwise would wait for ever."""
-    held = {duty for _, duty in caller.duties} & set(DUTIES)
-    if held & company_duties(conn, caller):
+    """Raise `Denied` (`duty_missing`) unless the caller holds a duty for the company. Any duty is enough if nobody else
+    could confirm the passkey, which would otherwise never be confirmed."""
+    duties = {duty for _, duty in caller.duties} & set(DUTIES)
+    if duties & company_duties(conn, caller):
         return
-    key = passkey_store.find_passkey(conn, passkey) if held else None
+    key = passkey_store.find_passkey(conn, passkey) if duties else None
     if key is None or passkey_store.others_can_confirm(conn, key.person_id):
         raise Denied(
-            "you hold no duty of the company" if held else "you hold no duty here", code="duty_missing",
+            "you hold no duty of the company" if duties else "you hold no duty here", code="duty_missing",
             hint="Ask somebody who holds a duty for the company to confirm it.",
         )  # fmt: skip
 
@@ -214,7 +216,7 @@ def _may_end(conn: Connection[Any], caller: Caller) -> bool:
     return caller.operator or "security" in company_duties(conn, caller)
 
 
-def _not_yours() -> Denied:
+def _not_yours_error() -> Denied:
     return Denied("this belongs to somebody else", code="not_yours", hint="Somebody with the duty security may end it.")
 
 

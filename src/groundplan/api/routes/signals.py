@@ -1,4 +1,4 @@
-"""What people do with what search gives them: clicks, thumbs, what was not answered; and how documents fare by it."""
+"""Signals on search results: clicks, thumbs and unanswered questions; and statistics by workload and document."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ router = protected_router("knowledge")
 
 
 class SignalBody(BaseModel):
-    """`click`, `up` and `down` are about a document that you may read; `unanswered` about a question."""
+    """A signal. `click`, `up` and `down` concern a document that the caller may read; `unanswered` concerns a
+    question."""
 
     model_config = ConfigDict(extra="forbid")
     kind: Literal["click", "up", "down", "unanswered"]
@@ -34,7 +35,7 @@ class SignalBody(BaseModel):
     call: UUID | None = None
     question: Annotated[str, Field(min_length=1, max_length=4000)] | None = None
     id: UUID | None = None
-    """Of the caller's own or of ours: the same is kept once."""
+    """Chosen by the caller or by the server; a signal with the same id is stored once."""
 
     @model_validator(mode="after")
     def _complete(self) -> SignalBody:
@@ -47,7 +48,7 @@ class SignalBody(BaseModel):
 
 @router.post("/knowledge/signals", status_code=201)
 def signal(body: SignalBody, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Say what became of a search. What was asked is kept only where the workload keeps content; who clicked is not."""
+    """Record a signal. The question is stored only if the workload keeps content; who clicked is never stored."""
     if caller.person is None:
         raise Denied(
             "only a person can give feedback", code="person_required", hint="Sign in as a person, or act as one."
@@ -58,18 +59,18 @@ def signal(body: SignalBody, services: ServicesDep, caller: SignedIn) -> dict[st
             id = kept.record_unanswered(services, conn, workload, caller.person, body.question, body.id)
             return {"id": id, "kept": workload.keep is not None}
         assert body.document is not None
-        found = governed_store.read_document(conn, body.document)
-        if found is None or not governed_store.why_readable(conn, body.document, caller.person)["readable"]:
+        document = governed_store.read_document(conn, body.document)
+        if document is None or not governed_store.why_readable(conn, body.document, caller.person)["readable"]:
             raise NotFound("no such document", code="document_unknown", hint="Name one that a search has given you.")
-        made = Signal(
+        new_signal = Signal(
             workload.name, body.kind, document=body.document, rank=body.rank, call=body.call, id=body.id or new_id()
         )
-        return {"id": signal_store.add_signal(conn, made), "kept": True}
+        return {"id": signal_store.add_signal(conn, new_signal), "kept": True}
 
 
 @router.get("/knowledge/signals")
 def signals(services: ServicesDep, _: Reader, days: Annotated[int, Field(ge=1, le=365)] = 30) -> dict[str, Any]:
-    """Of the last days: signals of each workload, how each document fares, and the topics that nothing answers."""
+    """Signals of the last `days` by workload and by document, and the topics of unanswered questions."""
     since = services.clock.now() - timedelta(days=days)
     with services.transaction() as conn:
         return {

@@ -1,4 +1,4 @@
-"""What is served, by whom, what is pending, and how the workspace differs from it."""
+"""The state of the installation: blueprint, gateways, pending changes, problems, and differences of the workspace."""
 
 from __future__ import annotations
 
@@ -23,24 +23,24 @@ router = protected_router("status")
 
 @router.get("/status")
 def status(request: Request, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
-    """Everything that tells whether this installation is well, in one answer. What waits, why something was stopped,
-    who is near a limit and what the workspace changes is told who holds a duty."""
-    whole = can_read_all(caller)
+    """The state of the installation in one response. Pending changes, reasons of kills, nearly exhausted limits and
+    differences of the workspace are included only for callers with a duty."""
+    may_read_all = can_read_all(caller)
     with services.transaction() as conn:
         blueprint = current_or_none(conn)
         workers = store.gateways(conn)
-        pending = governance.pending_changes(conn) if whole else []
+        pending = governance.pending_changes(conn) if may_read_all else []
         findings = sum(finding_store.count_by_kind(conn, only=ownership.own_findings(conn, caller)).values())
         kills = store.kills(conn)
-        wanted = required_services(conn)
-        near = near_limits(conn, blueprint, services.clock.now()) if whole else []
+        needed_services = required_services(conn)
+        near_limit_texts = near_limits(conn, blueprint, services.clock.now()) if may_read_all else []
         problems = store.database_problems(conn)
-    difference = workspace_differences(services, blueprint) if whole else []
+    difference = workspace_differences(services, blueprint) if may_read_all else []
     if (unwritten := request.app.state.sequencer.problem) is not None:
         problems.append(f"the audit log is not written: {unwritten.splitlines()[0]}")
     problems += health.ledger_problems(services.home, workers, services.clock.now())
     problems += health.missing_key_problems(blueprint)
-    problems += request.app.state.search_health.problems(wanted)
+    problems += request.app.state.search_health.problems(needed_services)
     problems += health.certificate_problems(services.certificate(), services.clock.now())
     return {
         "blueprint": blueprint.number if blueprint else None,
@@ -54,7 +54,8 @@ def status(request: Request, services: ServicesDep, caller: SignedIn) -> dict[st
                 "ready": row["ready"],
                 "policy_ack": row["policy_ack"],
                 "health": row["health"],
-                "silent_s": max(0.0, round(row["silent_s"], 3)),  # it may have come after this transaction began
+                # negative for a heartbeat that was written after the start of this transaction
+                "silent_s": max(0.0, round(row["silent_s"], 3)),
             }
             for row in workers
         ],
@@ -70,9 +71,9 @@ def status(request: Request, services: ServicesDep, caller: SignedIn) -> dict[st
         "postgres": "external" if services.settings.database_url else "embedded",
         "problems": problems,
         "findings": findings,
-        "kills": [{"scope": row["scope"], "reason": row["reason"] if whole else ""} for row in kills],
-        "near_limits": near,
-        "services": wanted,
+        "kills": [{"scope": row["scope"], "reason": row["reason"] if may_read_all else ""} for row in kills],
+        "near_limits": near_limit_texts,
+        "services": needed_services,
         "indexed": request.app.state.indexer.is_done,
         "demo": services.demo,
         "addresses": services.addresses(),

@@ -1,7 +1,8 @@
-"""What a ticket system exported, as outcomes of the calls that worked on its tickets; what a resolved ticket cost.
+"""Imports the results of tickets from a ticket system's export as outcomes of the calls that worked on them; and the
+cost of a resolved ticket.
 
-The file is the body of the request; nothing else of it is kept. It may be sent again at any time: what was told before
-is told once. So it is written in parts, and one that is cut off is simply sent again.
+The file is the body of the request and is not stored. It can be sent again at any time, since equal results count once;
+so it is stored in parts, and an interrupted import is simply repeated.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from groundplan.ledger import outcome_store, ticket_store
 
 router = protected_router("ledger")
 PART_SIZE = 200
-"""Tickets per transaction: each ticket is locked until its end."""
+"""Tickets per transaction; each ticket is locked until its transaction ends."""
 MAX_LISTED_REFUSALS = 200
 """The most refused lines that are listed; all are counted."""
 _FILE = {
@@ -45,7 +46,7 @@ _FILE = {
 
 
 class ImportQuery(BaseModel):
-    """How the file is to be read: `columns` are ROLE=NAME, `state` STATUS=resolved, unresolved or open."""
+    """How to read the file: `columns` are ROLE=NAME, `state` is STATUS=resolved, unresolved or open."""
 
     name: Annotated[str, Field(max_length=200)] = "tickets"
     columns: list[str] = Field(default_factory=list, max_length=20)
@@ -56,9 +57,9 @@ class ImportQuery(BaseModel):
 async def imported(
     request: Request, services: ServicesDep, caller: Reader, query: Annotated[ImportQuery, Query()]
 ) -> dict[str, Any]:
-    """Take over what a ticket system says of its tickets (the body: CSV or JSON up to 16 MiB, also the one object of a
-    webhook). Lines that cannot be taken are told with their place, also those of workloads that the caller holds no
-    duty for; tickets that no call worked on are only counted."""
+    """Import the results of tickets (the body: CSV or JSON, at most 16 MiB, or the single object of a webhook). Lines
+    that cannot be imported are listed with their position, including those of workloads that the caller holds no duty
+    for; tickets that no call worked on are only counted."""
     text = await read_text(request, "tickets", "Export fewer days at once.")
     return await run_in_threadpool(_import, services, caller, text, query)
 
@@ -67,8 +68,8 @@ async def imported(
 def tickets(
     services: ServicesDep, _: Reader, first: Day = None, last: Day = None, workload: str | None = None
 ) -> dict[str, Any]:  # fmt: skip
-    """What a resolved ticket cost, by workload: of the tickets of which the newest was told in these days, all calls
-    that worked on them, whenever these were."""
+    """The cost of a resolved ticket, by workload. It covers tickets whose newest result was reported in these days, and
+    all calls that worked on them, whenever these were made."""
     days = cost_book.parse_days(first, last, services.clock.now().date())
     with services.transaction() as conn:
         rows = ticket_store.by_workload(conn, days.since, days.until, workload)
@@ -89,14 +90,16 @@ def tickets(
 
 
 def _import(services: Services, caller: Caller, text: str, query: ImportQuery) -> dict[str, Any]:
+    """Import the rows of a file, and record the import in the audit log. Raises the first problem if no row was
+    imported."""
     columns = parse_options(query.columns, "ticket=COLUMN")
     states = parse_options(query.state, "Erledigt=resolved, or unresolved, or open")
-    read = read_tickets(text, query.name, columns, states, services.clock.now())
+    parsed = read_tickets(text, query.name, columns, states, services.clock.now())
     counts: Counter[str] = Counter()
-    refused = list(read.refused)
-    for start in range(0, len(read.rows), PART_SIZE):
+    refused = list(parsed.refused)
+    for start in range(0, len(parsed.rows), PART_SIZE):
         with services.transaction() as conn:
-            _store_rows(conn, caller, read.rows[start : start + PART_SIZE], counts, refused)
+            _store_rows(conn, caller, parsed.rows[start : start + PART_SIZE], counts, refused)
     refused.sort(key=lambda problem: problem.where.line if problem.where else 0)
     if refused and not counts.total():
         first = refused[0]
@@ -108,16 +111,16 @@ def _import(services: Services, caller: Caller, text: str, query: ImportQuery) -
             where=first.where,
             problems=tuple(refused[:MAX_LISTED_REFUSALS]),
         )
-    told = {name: counts[name] for name in ("new", "same", "waiting", "others")}
+    totals = {name: counts[name] for name in ("new", "same", "waiting", "others")}
     with services.transaction() as conn:
         detail = {
             "file": query.name,
-            **{name: str(count) for name, count in told.items()},
+            **{name: str(count) for name, count in totals.items()},
             "refused": str(len(refused)),
         }
         record(conn, action="outcomes.imported", actor=caller.actor, subject="company", detail=detail)
     return {
-        "file": query.name, "columns": dict(read.columns), "lines": len(read.rows) + len(read.refused), **told,
+        "file": query.name, "columns": dict(parsed.columns), "lines": len(parsed.rows) + len(parsed.refused), **totals,
         "refused": [problem_json(problem) for problem in refused[:MAX_LISTED_REFUSALS]], "refused_in_all": len(refused),
     }  # fmt: skip
 
@@ -125,8 +128,8 @@ def _import(services: Services, caller: Caller, text: str, query: ImportQuery) -
 def _store_rows(
     conn: Connection[Any], caller: Caller, rows: Sequence[Row], counts: Counter[str], refused: list[Problem]
 ) -> None:
-    """Store the rows; refusals are added to `refused`. Tickets are locked until the end of the transaction, always in
-    the same order."""
+    """Store rows in one transaction; refused ones are added to `refused`. Tickets are locked in a fixed order, which
+    prevents deadlocks."""
     known = ticket_store.workloads_by_ticket(conn, [row.ticket for row in rows if row.ticket])
     calls = outcome_store.call_owners(conn, [row.call for row in rows if row.call is not None])
     for row in sorted(rows, key=lambda one: (one.ticket, one.at)):
@@ -148,14 +151,14 @@ def _store_row(
 ) -> str:
     """Store one row; returns `new`, `same` or `waiting`."""
     if row.call is None:
-        found = set()
+        results = set()
         for workload in outcome_permissions.reportable_workloads(caller, row.ticket, known[row.ticket]):
-            told = ticket_store.TicketReport(
+            report = ticket_store.TicketReport(
                 ticket=row.ticket, state=row.state, at=row.at, event=row.event, by=caller.actor, value_usd=row.value,
                 workload=workload,
             )  # fmt: skip
-            found |= {each.told for each in ticket_store.report(conn, told)}
-        return next(each for each in ("new", "same", "waiting") if each in found)
+            results |= {result.told for result in ticket_store.report(conn, report)}
+        return next(result for result in ("new", "same", "waiting") if result in results)
     outcome_permissions.check_outcome_of_call(caller, row.call, calls)
     if row.state == "open" and not outcome_store.was_accepted(conn, row.call):
         return "waiting"

@@ -1,4 +1,4 @@
-"""What happens right now: traffic of the last minutes, and how the gateways see each deployment."""
+"""Live traffic of the last minutes, and the state of each deployment as the gateways see it."""
 
 from __future__ import annotations
 
@@ -27,17 +27,18 @@ def live_traffic(
     deployment: str | None = None,
     status: str | None = None,
 ) -> dict[str, Any]:
-    """Calls in steps of ten seconds with the whole of them, and `deployments` with the state of their breakers. A
-    workload or deployment that is not served and had no call is refused."""
+    """Calls in steps of ten seconds with their totals, and `deployments` with the state of their circuit breakers.
+    Raises `NotFound` for a workload or deployment that is not served and had no call, `Unavailable`
+    (`traffic_too_much`) if there are too many calls to evaluate."""
     now = services.clock.now()
     try:
         with services.transaction() as conn:
-            found = traffic.traffic(conn, now, minutes, workload=workload, deployment=deployment, status=status)
+            value = traffic.traffic(conn, now, minutes, workload=workload, deployment=deployment, status=status)
             blueprint = current_or_none(conn)
-            if blueprint is not None and not any(step["calls"] for step in found["steps"]):
+            if blueprint is not None and not any(step["calls"] for step in value["steps"]):
                 require_served(blueprint, workload, deployment)
             names = [(d.name, d.site) for d in blueprint.deployments] if blueprint else []
-            return {**found, "deployments": traffic.deployment_health(conn, now, minutes, names)}
+            return {**value, "deployments": traffic.deployment_health(conn, now, minutes, names)}
     except psycopg.errors.QueryCanceled as error:
         raise Unavailable(
             "there are too many calls to evaluate that many minutes now",

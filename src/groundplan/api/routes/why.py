@@ -1,4 +1,4 @@
-"""`why ID`: what something is and why it came out as it did, from the recorded facts alone."""
+"""`why ID`: explains what something is and why it came out as it did, from recorded facts only."""
 
 from __future__ import annotations
 
@@ -29,51 +29,52 @@ SCOPES = frozenset({"workload", "deployment", "site", "source"})
 
 @router.get("/why/{subject:path}")
 def why(subject: str, services: ServicesDep, caller: Reader) -> dict[str, Any]:
-    """`{"kind", "because", "facts", "audit": [entries]}` of an id, blueprint/N, workload/NAME or placement/NAME."""
+    """Explain an id, blueprint/N, workload/NAME or placement/NAME: `{"kind", "because", "facts", "audit": [entries]}`.
+    Raises `NotFound` (`why_unknown`)."""
     kind, name = ("", subject) if "/" not in subject else subject.rsplit("/", 1)
-    found = placing.run_view(services, views.why_json, name, plans=2) if kind == "placement" else None
+    explanation = placing.run_view(services, views.why_json, name, plans=2) if kind == "placement" else None
     with services.transaction() as conn:
         if kind in SCOPES or subject == "company":
-            found = _explain_scope(conn, services, subject)
+            explanation = _explain_scope(conn, services, subject)
         elif kind == "blueprint":
-            found = _explain_blueprint(conn, name)
-        elif found is None:
-            found = _explain_id(conn, services, caller, name)
-        if found is None:
+            explanation = _explain_blueprint(conn, name)
+        elif explanation is None:
+            explanation = _explain_id(conn, services, caller, name)
+        if explanation is None:
             raise NotFound(
                 f"nothing is recorded under '{subject[:80]}'", code="why_unknown",
                 hint="Give the id of a call, change, key or audit entry, or blueprint/N, workload/NAME, placement/NAME."
                 " Calls appear within a second.",
             )  # fmt: skip
-        about = (subject, f"change/{name}", f"key/{name}", f"blueprint/{name}")
-        entries = entries_json(conn, caller, audit_store.entries_about(conn, about, _uuid(name)))
-    return {**found, "audit": [{field: entry[field] for field in ENTRY_FIELDS} for entry in entries]}
+        subjects = (subject, f"change/{name}", f"key/{name}", f"blueprint/{name}")
+        entries = entries_json(conn, caller, audit_store.entries_about(conn, subjects, _uuid(name)))
+    return {**explanation, "audit": [{field: entry[field] for field in ENTRY_FIELDS} for entry in entries]}
 
 
 def _explain_scope(conn: Connection[Any], services: Services, subject: str) -> dict[str, Any] | None:
-    """Explain a workload, deployment, site or source: whether it is stopped, where and why it runs, what lacks an
-    approval."""
+    """Explain a workload, deployment, site or source: whether it is stopped, where and why it runs, which approvals are
+    missing."""
     kills = [kill for kill in store.kills(conn) if kill["scope"] in (subject, "company")]
     blueprint = current_or_none(conn)
-    placed = [p for p in blueprint.placements if f"workload/{p.workload}" == subject] if blueprint else []
+    placements = [p for p in blueprint.placements if f"workload/{p.workload}" == subject] if blueprint else []
     because = explain.explain_scope(
-        subject, kills, placed, _approval_lapses(conn, services, blueprint, subject) if blueprint else ()
+        subject, kills, placements, _approval_lapses(conn, services, blueprint, subject) if blueprint else ()
     )
     return {
         "kind": "scope",
         "because": because,
-        "facts": {"kills": kills, "placement": [placement_json(p) for p in placed]},
+        "facts": {"kills": kills, "placement": [placement_json(p) for p in placements]},
     }
 
 
 def _approval_lapses(conn: Connection[Any], services: Services, blueprint: Blueprint, subject: str) -> list[Problem]:
-    """Problems for which gateways refuse a workload: models, prompts and sources without a valid approval."""
-    given, today = governance.approval_status(conn).parts, services.clock.now().date()
+    """The problems for which gateways refuse a workload: models, prompts and sources without a valid approval."""
+    approvals, today = governance.approval_status(conn).parts, services.clock.now().date()
     return [
         approved_parts.lapse_problem(lapse, item.name, item.owners)
         for item in blueprint.workloads
         if f"workload/{item.name}" == subject
-        for lapse in approved_parts.find_lapses(blueprint, item, given, blueprint.approved_parts, today)
+        for lapse in approved_parts.find_lapses(blueprint, item, approvals, blueprint.approved_parts, today)
     ]
 
 
@@ -86,24 +87,25 @@ def _explain_blueprint(conn: Connection[Any], name: str) -> dict[str, Any] | Non
 
 
 def _explain_id(conn: Connection[Any], services: Services, caller: Caller, name: str) -> dict[str, Any] | None:
-    identity = _uuid(name)
-    if identity is None:
+    """Explain the call, change, key or audit entry with this id; None if there is none."""
+    id = _uuid(name)
+    if id is None:
         return None
-    call = _receipt(conn, services, caller, identity)
+    call = _receipt(conn, services, caller, id)
     if call is not None:
         because = [*explain.explain_call(call), *call["chosen"]]
         if str(call.get("error_code")).startswith("approval_") and (blueprint := current_or_none(conn)) is not None:
             lapses = _approval_lapses(conn, services, blueprint, f"workload/{call['workload']}")
             because += explain.explain_missing_approvals(lapses)
         return {"kind": "call", "because": because, "facts": call}
-    change = store.change_or_none(conn, identity)
+    change = store.change_or_none(conn, id)
     if change is not None:
-        facts = {**change, "sources": sorted(change["sources"]), "approvals": store.approvals(conn, [identity])}
+        facts = {**change, "sources": sorted(change["sources"]), "approvals": store.approvals(conn, [id])}
         return {"kind": "change", "because": explain.explain_change(facts), "facts": facts}
-    key = store.key_or_none(conn, identity)
+    key = store.key_or_none(conn, id)
     if key is not None:
         return {"kind": "key", "because": explain.explain_key(key), "facts": key}
-    entry = audit_store.entry_by_id(conn, identity)
+    entry = audit_store.entry_by_id(conn, id)
     if entry is not None:
         (facts,) = entries_json(conn, caller, [entry])
         sentence = f"{facts['who']} did {facts['action']} to {facts['subject']} at {facts['at']}."
@@ -119,6 +121,7 @@ def _uuid(name: str) -> UUID | None:
 
 
 def _receipt(conn: Connection[Any], services: Services, caller: Caller, call_id: UUID) -> dict[str, Any] | None:
+    """The receipt of a call; None if there is no such call. Raises `NotFound` (`call_archived`)."""
     try:
         return receipts.full_receipt(conn, services, caller, call_id)
     except NotFound as error:

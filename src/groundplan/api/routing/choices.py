@@ -23,16 +23,16 @@ def choice_json(
 ) -> dict[str, Any]:  # fmt: skip
     """`saved` (null without answers), `places`, `quality` by dimension, and `told` (all of it in sentences). `rows`:
     the workload's `route_store.answers` since then."""
-    named = candidate_places(blueprint, workspace, workload)
+    candidates = candidate_places(blueprint, workspace, workload)
     answers = [_answer(row) for row in rows]
     item = workspace.workloads.get(workload)
-    others = model_choice.compare_places(answers, named)
-    found = model_choice.routing_savings(answers, named) if answers else None
+    alternatives = model_choice.compare_places(answers, candidates)
+    savings = model_choice.routing_savings(answers, candidates) if answers else None
     return {
-        "saved": None if found is None else _saved(found),
-        "places": [_place(each) for each in others],
+        "saved": None if savings is None else _saved(savings),
+        "places": [_place(alternative) for alternative in alternatives],
         "quality": quality_floors(conn, item.objectives.quality if item is not None else {}, workload, since),
-        "told": model_choice.describe_savings(found, others),
+        "told": model_choice.describe_savings(savings, alternatives),
     }
 
 
@@ -53,23 +53,26 @@ def quality_floors(
 
 def candidate_places(blueprint: Blueprint, workspace: Workspace, workload: str) -> list[model_choice.Place]:
     """The deployments that the workload names, each with what bars it from calls."""
-    item = workspace.workloads.get(workload)
-    served = next((each for each in blueprint.workloads if each.name == workload), None)
-    judged = next((each for each in blueprint.placements if each.workload == workload), None)
+    declared = workspace.workloads.get(workload)
+    served = next((item for item in blueprint.workloads if item.name == workload), None)
+    placement = next((item for item in blueprint.placements if item.workload == workload), None)
     barred = dict(served.routing.barred) if served is not None and served.routing is not None else {}
     refused = (
-        {each.deployment: ", ".join(each.reasons) for each in judged.alternatives if not each.allowed} if judged else {}
+        {option.deployment: ", ".join(option.reasons) for option in placement.alternatives if not option.allowed}
+        if placement
+        else {}
     )
-    names = set(served.deployments if served else ()) | (set((*item.deployments, *item.fallbacks)) if item else set())
-    named = item.objectives.quality if item is not None else {}
-    found = []
-    for place in blueprint.deployments:
-        if place.name in names:
-            model = workspace.models.get(place.model)
-            scores = {each.task: each.score for each in model.quality if each.task in named} if model else {}
-            why = barred.get(place.name) or refused.get(place.name, "")
-            found.append(model_choice.Place(place.name, place.model, place.rates, scores, why))
-    return found
+    names = set(served.deployments if served else ())
+    names |= set((*declared.deployments, *declared.fallbacks)) if declared else set()
+    floors = declared.objectives.quality if declared is not None else {}
+    places = []
+    for deployment in blueprint.deployments:
+        if deployment.name in names:
+            model = workspace.models.get(deployment.model)
+            scores = {score.task: score.score for score in model.quality if score.task in floors} if model else {}
+            why = barred.get(deployment.name) or refused.get(deployment.name, "")
+            places.append(model_choice.Place(deployment.name, deployment.model, deployment.rates, scores, why))
+    return places
 
 
 def _answer(row: Mapping[str, Any]) -> model_choice.Answer:
@@ -85,27 +88,28 @@ def _answer(row: Mapping[str, Any]) -> model_choice.Answer:
     )
 
 
-def _saved(found: model_choice.RoutingSavings) -> dict[str, Any]:
-    amounts = {"alone_usd": found.alone, "cost_usd": found.cost, "by_routing_usd": found.by_routing,
-               "by_cache_usd": found.by_cache}  # fmt: skip
-    told = {name: format_usd(amount) for name, amount in amounts.items()}
-    return {"strongest": found.strongest, "answers": found.answers, "cached": found.cached, **told}
+def _saved(savings: model_choice.RoutingSavings) -> dict[str, Any]:
+    amounts = {"alone_usd": savings.alone, "cost_usd": savings.cost, "by_routing_usd": savings.by_routing,
+               "by_cache_usd": savings.by_cache}  # fmt: skip
+    amounts_usd = {name: format_usd(amount) for name, amount in amounts.items()}
+    return {"strongest": savings.strongest, "answers": savings.answers, "cached": savings.cached, **amounts_usd}
 
 
-def _place(each: model_choice.AlternativeCost) -> dict[str, Any]:
-    place = each.place
+def _place(alternative: model_choice.AlternativeCost) -> dict[str, Any]:
+    place = alternative.place
     return {
         "deployment": place.name, "model": place.model, "scores": dict(place.scores), "barred": place.barred or None,
-        "answers": each.answers, "alone_usd": format_usd(each.cost), "saves_usd": format_usd(each.saves),
+        "answers": alternative.answers, "alone_usd": format_usd(alternative.cost),
+        "saves_usd": format_usd(alternative.saves),
     }  # fmt: skip
 
 
-def _floor(name: str, floor: float, said: tuple[int, int]) -> dict[str, Any]:
-    accepted, judged = said
+def _floor(name: str, floor: float, judgements: tuple[int, int]) -> dict[str, Any]:
+    accepted, judged = judgements
     interval = share_interval(accepted, judged) if judged else None
     low, high = (interval.low, interval.high) if interval else (0.0, 1.0)
-    made = model_choice.check_floor(name, floor, accepted / judged if judged else 0.0, low, high, judged)
+    result = model_choice.check_floor(name, floor, accepted / judged if judged else 0.0, low, high, judged)
     return {
-        "dimension": made.dimension, "floor": made.floor, "judged": made.judged, "share": made.share, "low": made.low,
-        "high": made.high, "kept": made.kept,
+        "dimension": result.dimension, "floor": result.floor, "judged": result.judged, "share": result.share,
+        "low": result.low, "high": result.high, "kept": result.kept,
     }  # fmt: skip

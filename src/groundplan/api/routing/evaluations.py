@@ -32,7 +32,7 @@ _FALLBACK_SENTENCE = " Until then the order of its deployments decides."
 
 def change_evaluation(services: Services, conn: Connection[Any], change: dict[str, Any]) -> dict[str, Any] | None:
     """`router` with its evaluation, `before` (the present router, if it is another), `floors` by dimension and `told`
-    (all of it in sentences). None where the change brings no router. `change`: with its files."""
+    (all of it in sentences). None if the change brings no router. `change`: with its files."""
     summary = change["summary"]
     if change["type"] != "workload" or not any(row["field"] in _ROUTER_FIELDS for row in summary.get("fields", ())):
         return None
@@ -54,21 +54,21 @@ def change_evaluation(services: Services, conn: Connection[Any], change: dict[st
 def plan_notes(services: Services, files: dict[str, str], differences: Sequence[dict[str, Any]]) -> list[str]:
     """Sentences on the evaluation of each router that is new or changed in a plan, and on each router that is not in
     this HOME and so decides nothing."""
-    found = []
-    for each in differences:
-        kind, _, name = str(each["subject"]).partition("/")
-        fields = {row["field"] for row in each.get("fields", ())}
+    notes = []
+    for difference in differences:
+        kind, _, name = str(difference["subject"]).partition("/")
+        fields = {row["field"] for row in difference.get("fields", ())}
         if (
             kind != "workload"
-            or each["type"] == "removed"
-            or (each["type"] == "changed" and not fields & _ROUTER_FIELDS)
+            or difference["type"] == "removed"
+            or (difference["type"] == "changed" and not fields & _ROUTER_FIELDS)
         ):
             continue
         item = _declared_workload(files, name)
         router = None if item is None else _workload_router(services, item)
         if router is not None and router["state"] == "known":
-            found.append(f"workload/{name}: {_router_sentence(router)}")
-    return [*found, *inactive_router_notes(services, files)]
+            notes.append(f"workload/{name}: {_router_sentence(router)}")
+    return [*notes, *inactive_router_notes(services, files)]
 
 
 def inactive_router_notes(services: Services, files: dict[str, str]) -> list[str]:
@@ -77,25 +77,25 @@ def inactive_router_notes(services: Services, files: dict[str, str]) -> list[str
         declared = load_served(files)
     except GroundplanError:
         return []
-    found = ((name, item, _workload_router(services, item)) for name, item in sorted(declared.workloads.items()))
+    routers = ((name, item, _workload_router(services, item)) for name, item in sorted(declared.workloads.items()))
     return [
-        f"workload/{name}: {told}"
-        for name, item, router in found
-        if router is not None and (told := _inactive_reason(router, _candidate_models(declared, item)))
+        f"workload/{name}: {reason}"
+        for name, item, router in routers
+        if router is not None and (reason := _inactive_reason(router, _candidate_models(declared, item)))
     ]
 
 
 def _inactive_reason(router: dict[str, Any], models: frozenset[str]) -> str:
-    """Why a router decides nothing among these models; empty where it does."""
+    """Why a router decides nothing among these models; empty if it does."""
     if router["state"] != "known":
         return f"{_router_sentence(router)}{_FALLBACK_SENTENCE}"
     knows, strongest = router["evaluation"]["models"], router["evaluation"]["strongest"]
     among = sorted(models.intersection(knows))
     if len(among) > 1 and (strongest in among or models <= set(knows)):
         return ""
-    mine = f"of these models the workload has {' and '.join(among) or 'none'}"
+    known_models = f"of these models the workload has {' and '.join(among) or 'none'}"
     without = f", not {strongest}, which it takes for the strongest" if len(among) > 1 else ""
-    chooses = f"{router['router']} chooses among {', '.join(knows)}, and {mine}{without}"
+    chooses = f"{router['router']} chooses among {', '.join(knows)}, and {known_models}{without}"
     return f"{chooses}. The order of its deployments decides."
 
 
@@ -121,7 +121,7 @@ def evaluation_sentences(
         lines.append(f"Now decides: {_router_sentence(before)}")
     if floors:
         lines.append("What a router expects has no dimensions; the floors of the workload, as judged in 30 days:")
-    return lines + [_floor_sentence(each) for each in floors]
+    return lines + [_floor_sentence(floor) for floor in floors]
 
 
 def _declared_workload(sources: dict[str, str], name: str) -> WorkloadDoc | None:
@@ -134,7 +134,7 @@ def _declared_workload(sources: dict[str, str], name: str) -> WorkloadDoc | None
 def _served_router(conn: Connection[Any], name: str) -> tuple[str, str | None, float] | None:
     blueprint = served_blueprint.current_or_none(conn)
     workloads = () if blueprint is None else blueprint.workloads
-    routing = next((each.routing for each in workloads if each.name == name), None)
+    routing = next((workload.routing for workload in workloads if workload.name == name), None)
     if routing is None or routing.router is None:
         return None
     return routing.router, routing.digest, routing.keep
@@ -144,29 +144,30 @@ def _router_json(folder: Path, version: str, digest: str | None, keep: float) ->
     """`state`: known | absent (its file is not in this HOME) | other (other bytes than `digest` names) | unreadable."""
     base: dict[str, Any] = {"router": version, "pinned": digest, "keep": keep}
     try:
-        found = read_evaluation((folder / f"{version}{SUFFIX}").read_bytes(), keep)
+        evaluation = read_evaluation((folder / f"{version}{SUFFIX}").read_bytes(), keep)
     except OSError:
         return {**base, "state": "absent", "digest": None, "evaluation": None}
     except GroundplanError:
         return {**base, "state": "unreadable", "digest": None, "evaluation": None}
-    same = digest in (None, found.digest)
+    same = digest in (None, evaluation.digest)
     return {
-        **base, "state": "known" if same else "other", "digest": found.digest,
-        "evaluation": _evaluation(found) if same else None,
+        **base, "state": "known" if same else "other", "digest": evaluation.digest,
+        "evaluation": _evaluation(evaluation) if same else None,
     }  # fmt: skip
 
 
-def _evaluation(found: EvaluationSummary) -> dict[str, Any]:
+def _evaluation(summary: EvaluationSummary) -> dict[str, Any]:
     return {
-        "point": found.point, "trained": found.trained, "from": found.origin, "prompts": found.prompts,
-        "groups": found.groups, "models": list(found.models), "strongest": found.strongest, "against": found.against,
-        "saved": found.saved, "kept": found.kept, "low": found.low, "high": found.high, "shown": found.shown,
-        "ridge_saved": found.ridge_saved, "calibration_error": found.calibration,
+        "point": summary.point, "trained": summary.trained, "from": summary.origin, "prompts": summary.prompts,
+        "groups": summary.groups, "models": list(summary.models), "strongest": summary.strongest,
+        "against": summary.against, "saved": summary.saved, "kept": summary.kept, "low": summary.low,
+        "high": summary.high, "shown": summary.shown,
+        "ridge_saved": summary.ridge_saved, "calibration_error": summary.calibration,
     }  # fmt: skip
 
 
 def _router_sentence(router: dict[str, Any]) -> str:
-    name, found = router["router"], router["evaluation"]
+    name, evaluation = router["router"], router["evaluation"]
     if router["state"] == "absent":
         return f"{name} is not in HOME/routers here, so that nobody knows how good it is: copy its file."
     if router["state"] == "unreadable":
@@ -175,25 +176,32 @@ def _router_sentence(router: dict[str, Any]) -> str:
         return (
             f"{name} in HOME/routers has the digest {router['digest'][:12]}, and {router['pinned'][:12]} is asked for."
         )
-    if found["point"] is None:
+    if evaluation["point"] is None:
         return f"{name} proved nothing cheaper at {router['keep']:.4g}: the strongest model takes every call."
-    if found["kept"] is None:
+    if evaluation["kept"] is None:
         evaluate = f"`groundplan routing evaluate SET.jsonl --router {name}` with prompts it was not trained on"
         return f"{name} does not say how it was evaluated: {evaluate}."
-    between = "no interval was kept" if found["low"] is None else f"95 %: {found['low']:.1%} to {found['high']:.1%}"
-    against = found["against"] or "the best single model"
-    shown = {True: "shown", False: "not shown", None: "not shown"}[found["shown"]]
-    beside = "" if found["ridge_saved"] is None else f"; a ridge regression saves {found['ridge_saved']:.1%}"
+    between = (
+        "no interval was kept"
+        if evaluation["low"] is None
+        else f"95 %: {evaluation['low']:.1%} to {evaluation['high']:.1%}"
+    )
+    against = evaluation["against"] or "the best single model"
+    shown_text = {True: "shown", False: "not shown", None: "not shown"}[evaluation["shown"]]
+    ridge_text = (
+        "" if evaluation["ridge_saved"] is None else f"; a ridge regression saves {evaluation['ridge_saved']:.1%}"
+    )
+    prompts = f"{evaluation['prompts'] or 0:,} prompts that it had not seen"
     return (
-        f"{name} keeps {found['kept']:.1%} ({between}) of {against} on {found['prompts'] or 0:,} prompts that it had "
-        f"not seen, from {found['from']}, {found['trained']}; that it keeps {router['keep']:.4g} is {shown}. It saves "
-        f"{found['saved']:.1%}{beside}."
+        f"{name} keeps {evaluation['kept']:.1%} ({between}) of {against} on {prompts}, from {evaluation['from']}, "
+        f"{evaluation['trained']}; that it keeps {router['keep']:.4g} is {shown_text}. It saves "
+        f"{evaluation['saved']:.1%}{ridge_text}."
     )
 
 
-def _floor_sentence(each: dict[str, Any]) -> str:
-    head = f"{each['dimension']}: floor {each['floor']:.0%}"
-    if each["share"] is None:
-        return f"{head}, not known ({each['judged']} judgements)."
-    held = {"yes": "kept", "no": "not kept", "unknown": "not sure"}[each["kept"]]
-    return f"{head}, {each['share']:.1%} ({each['low']:.1%} to {each['high']:.1%}) of {each['judged']}: {held}."
+def _floor_sentence(floor: dict[str, Any]) -> str:
+    head = f"{floor['dimension']}: floor {floor['floor']:.0%}"
+    if floor["share"] is None:
+        return f"{head}, not known ({floor['judged']} judgements)."
+    standing = {"yes": "kept", "no": "not kept", "unknown": "not sure"}[floor["kept"]]
+    return f"{head}, {floor['share']:.1%} ({floor['low']:.1%} to {floor['high']:.1%}) of {floor['judged']}: {standing}."

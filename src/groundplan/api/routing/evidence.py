@@ -35,24 +35,24 @@ _READERS: dict[str, Callable[[bytes], Ask]] = {
 
 def training_evidence(services: Services, conn: Connection[Any], workload: str, source: str) -> list[dict[str, Any]]:
     """Evidence from `judges` (compared pairs of answers) or `outcomes` (verdicts in the arms of A/B experiments).
-    Raises `Invalid` (`evidence_demo`) where there are only calls of a demo."""
+    Raises `Invalid` (`evidence_demo`) if there are only calls of a demo."""
     since = services.clock.now() - HISTORY
     keys = SubjectKeys.of(services.home)
     if source == "judges":
         rows = evidence_store.pairs(conn, workload, since)
-        told = [_pair(row, ask) for row, ask in _with_questions(conn, keys, rows)]
+        evidence = [_pair(row, ask) for row, ask in _with_questions(conn, keys, rows)]
     else:
         rows = evidence_store.verdicts(conn, workload, since)
-        told = [_verdict(row, ask) for row, ask in _with_questions(conn, keys, rows)]
-    if not told and evidence_store.only_demo(conn, workload):
+        evidence = [_verdict(row, ask) for row, ask in _with_questions(conn, keys, rows)]
+    if not evidence and evidence_store.only_demo(conn, workload):
         raise Invalid(
-            f"the calls of {workload} are those of the demo, which show nothing of what people ask",
+            f"{workload} only has calls of the demo, which say nothing about real questions",
             code="evidence_demo",
             hint="Learn from prompts with known answers (`groundplan routing train SET.jsonl --name NAME`), or from "
             "calls of a HOME without --demo: keep them (`keep: {content: redacted, for: 30 days}`), then `groundplan "
             "experiments replay` judges them.",
         )
-    return told
+    return evidence
 
 
 def _with_questions(
@@ -70,7 +70,7 @@ def _with_questions(
         body = json.dumps(json.loads(text.partition("\n")[2])["prompt"]).encode()
         try:
             ask = _READERS[row["endpoint"]](body)
-        except Invalid:  # what was taken out of it may have been a part that it needs
+        except Invalid:  # redaction may have removed a required part
             continue
         if ask.query.strip():
             yield row, ask
@@ -78,8 +78,8 @@ def _with_questions(
 
 def _pair(row: evidence_store.Row, ask: Ask) -> dict[str, Any]:
     return {
-        **_common(row, ask),
-        "unit": _unit(row, ask),
+        **_common_fields(row, ask),
+        "unit": _conversation_digest(row, ask),
         "shown": row["model"],
         "beside": row["beside"],
         "kept": row["kept"],
@@ -93,8 +93,8 @@ def _pair(row: evidence_store.Row, ask: Ask) -> dict[str, Any]:
 
 def _verdict(row: evidence_store.Row, ask: Ask) -> dict[str, Any]:
     return {
-        **_common(row, ask),
-        "unit": row["unit"] or _unit(row, ask),
+        **_common_fields(row, ask),
+        "unit": row["unit"] or _conversation_digest(row, ask),
         "model": row["model"],
         "candidate": row["arm"] == CANDIDATE,
         "share": row["share"],
@@ -103,7 +103,7 @@ def _verdict(row: evidence_store.Row, ask: Ask) -> dict[str, Any]:
     }
 
 
-def _common(row: evidence_store.Row, ask: Ask) -> dict[str, Any]:
+def _common_fields(row: evidence_store.Row, ask: Ask) -> dict[str, Any]:
     query, scores = ask.query, row["scores"]
     if len(query) > 2 * MAX_CHARACTERS:
         query = f"{query[:MAX_CHARACTERS]}\n{query[-MAX_CHARACTERS:]}"
@@ -116,8 +116,8 @@ def _common(row: evidence_store.Row, ask: Ask) -> dict[str, Any]:
     return {"id": str(row["id"]), "prompt": query, "context": context}
 
 
-def _unit(row: evidence_store.Row, ask: Ask) -> str:
+def _conversation_digest(row: evidence_store.Row, ask: Ask) -> str:
     """A digest of the person and of how the conversation begins, which its later calls share."""
-    told = json.loads(bytes(ask.fields["messages"]))
-    first = next((each.get("content") for each in told if each.get("role") == "user"), "")
+    messages = json.loads(bytes(ask.fields["messages"]))
+    first = next((message.get("content") for message in messages if message.get("role") == "user"), "")
     return blake2b(f"{row['person_id']}\0{first}".encode(), digest_size=8).hexdigest()

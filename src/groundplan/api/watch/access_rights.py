@@ -47,26 +47,26 @@ def next_review_day(conn: Connection[Any]) -> date | None:
 
 
 def _emergency_findings(conn: Connection[Any], now: datetime) -> Iterator[Finding]:
-    for made in rights_store.appointments(conn):
-        if made.role == "emergency" and made.reviewed_at is None:
-            yield _emergency_finding(conn, made, now)
+    for appointment in rights_store.appointments(conn):
+        if appointment.role == "emergency" and appointment.reviewed_at is None:
+            yield _emergency_finding(conn, appointment, now)
 
 
-def _emergency_finding(conn: Connection[Any], made: Appointment, now: datetime) -> Finding:
-    owner = people.person(conn, made.person_id)
+def _emergency_finding(conn: Connection[Any], appointment: Appointment, now: datetime) -> Finding:
+    owner = people.person(conn, appointment.person_id)
     name = "somebody" if owner is None else owner.name
-    over = made.is_over(now)
-    told = f"{name} took emergency rights at {made.begins:%d %b %H:%M} UTC: {made.reason}"
+    is_over = appointment.is_over(now)
+    message = f"{name} took emergency rights at {appointment.begins:%d %b %H:%M} UTC: {appointment.reason}"
     return Finding(
         kind=EMERGENCY,
-        severity="high" if over else "critical",
-        subject=f"person/{made.person_id}",
-        mark=str(made.id),
-        message=told if over else f"{told}. They end at {made.ends:%H:%M}.",
-        hint="Somebody else with the duty security or compliance says what it was: Governance, Rights."
-        if over
+        severity="high" if is_over else "critical",
+        subject=f"person/{appointment.person_id}",
+        mark=str(appointment.id),
+        message=message if is_over else f"{message}. They end at {appointment.ends:%H:%M}.",
+        hint="Somebody else with the duty security or compliance reviews it: Governance, Rights."
+        if is_over
         else "Ask whether that is intended; security or compliance can end it: Governance, Rights.",
-        due=(made.ends + REVIEW_WITHIN).date(),
+        due=(appointment.ends + REVIEW_WITHIN).date(),
     )
 
 

@@ -79,23 +79,23 @@ def update_anomaly_findings(conn: Connection[Any], now: datetime) -> finding_sto
         for workload, alarm in unusual
         if alarm.kind != "runaway" or loop.is_loop(alarm, loops.get((workload, alarm.subject)))
     ]
-    told = {(workload, alarm.subject) for workload, alarm in unusual if alarm.kind == "runaway"}
+    runaways = {(workload, alarm.subject) for workload, alarm in unusual if alarm.kind == "runaway"}
     rested = [key for workload, key in loops if (workload, key) in usual.known and key not in usual.busiest]
     busiest = usual.busiest | (_busiest_before(conn, rested, until - WINDOW * MINUTE, usual.rotated) if rested else {})
     unusual += [
         (key[0], alarm)
-        for key, seen in loops.items()
-        if key not in told and (alarm := loop.stopped(seen, busiest.get(key[1], 0.0))) is not None
+        for key, found_loop in loops.items()
+        if key not in runaways and (alarm := loop.stopped(found_loop, busiest.get(key[1], 0.0))) is not None
     ]
     looping = {(workload, alarm.subject) for workload, alarm in unusual if alarm.kind == "runaway"}
-    found = [
-        _finding(conn, workload, alarm, now if seen is not None else until, seen)
+    findings = [
+        _finding(conn, workload, alarm, now if alarm_loop is not None else until, alarm_loop)
         for workload, alarm in unusual
         # a caller in a loop gets one finding, also where the caller is new
         if alarm.kind != "new_caller" or (workload, alarm.subject) not in looping
-        for seen in [loops.get((workload, alarm.subject)) if alarm.kind == "runaway" else None]
+        for alarm_loop in [loops.get((workload, alarm.subject)) if alarm.kind == "runaway" else None]
     ]
-    return finding_store.replace_findings(conn, found, kinds=[KIND], within="workload/")
+    return finding_store.replace_findings(conn, findings, kinds=[KIND], within="workload/")
 
 
 def _usual_usage(conn: Connection[Any], until: datetime) -> UsualUsage:
@@ -103,11 +103,11 @@ def _usual_usage(conn: Connection[Any], until: datetime) -> UsualUsage:
     usual = _usual_of_history(conn, (until - WINDOW * MINUTE).replace(minute=0))
     rotated = spend_watch_store.rotated(conn, until - HISTORY_PERIOD - timedelta(days=1))
     lines = {(name, rotated[key]) for name, key in usual.known if key in rotated}
-    known = {(name, other) for name, line in lines for other in line}
+    line_members = {(name, other) for name, line in lines for other in line}
     busiest = _busiest_of_lines(usual.busiest, rotated)
     return replace(
         usual,
-        known=usual.known | known,
+        known=usual.known | line_members,
         busiest=busiest | _busiest_before_loops(conn, until, rotated),
         rotated=rotated,
     )
@@ -115,23 +115,23 @@ def _usual_usage(conn: Connection[Any], until: datetime) -> UsualUsage:
 
 def _busiest_of_lines(busiest: Mapping[str, float], rotated: Mapping[str, tuple[str, ...]]) -> dict[str, float]:
     """Key -> calls of its busiest minute, the same for all keys of a rotation: callers switch keys at any time."""
-    found = dict(busiest)
+    by_key = dict(busiest)
     for key, calls in busiest.items():
         for other in rotated.get(key, ()):
-            found[other] = max(found.get(other, 0.0), calls)
-    return found
+            by_key[other] = max(by_key.get(other, 0.0), calls)
+    return by_key
 
 
 def _find_loops(conn: Connection[Any], keys: list[str], now: datetime) -> dict[tuple[str, str], Loop]:
     """(workload, key) -> possible loop, of these keys and of those that a budget refused in the last hour. Read up to
     `now`: a caller that was stopped completes no further minute."""
     rows = spend_watch_store.loops(conn, keys, loop.SPAN, now - WINDOW * MINUTE, now)
-    found = {}
+    loops = {}
     for row in rows:
         cost, limit = from_decimal(row.pop("cost_usd")), from_decimal(row.pop("limit_usd"))
         del row["newest"]
-        found[row["workload"], row["caller"]] = Loop(**row, cost=cost, limit=limit)
-    return found
+        loops[row["workload"], row["caller"]] = Loop(**row, cost=cost, limit=limit)
+    return loops
 
 
 def _find_alarms(conn: Connection[Any], until: datetime, usual: UsualUsage) -> list[tuple[str, Alarm]]:
@@ -143,17 +143,17 @@ def _find_alarms(conn: Connection[Any], until: datetime, usual: UsualUsage) -> l
     keys: dict[str, set[str]] = {}
     for workload, key in usual.known:
         keys.setdefault(workload, set()).add(key)
-    found = []
+    unusual = []
     for workload in sorted(rows):
-        mine = _minutes_of(rows[workload], since)
+        minutes = _minutes_of(rows[workload], since)
         known = frozenset(keys.get(workload, ()))
         past = usual.baselines.get(workload) or Baseline([])
-        alarms = detect(past, mine, known, usual.busiest)
+        alarms = detect(past, minutes, known, usual.busiest)
         fast = [alarm.subject for alarm in alarms if alarm.kind == "runaway" and not alarm.usual]
         if away := [key for key in fast if key in known]:
-            alarms = detect(past, mine, known, usual.busiest | _busiest_before(conn, away, since, usual.rotated))
-        found += [(workload, alarm) for alarm in alarms]
-    return found
+            alarms = detect(past, minutes, known, usual.busiest | _busiest_before(conn, away, since, usual.rotated))
+        unusual += [(workload, alarm) for alarm in alarms]
+    return unusual
 
 
 def _busiest_before(
@@ -172,8 +172,8 @@ def _busiest_before_loops(
 ) -> dict[str, float]:
     """Key -> calls of its busiest minute before its loop, for keys with an open loop finding: otherwise the loop itself
     would soon be usual. After a day it is, where no earlier usage is known."""
-    found: dict[str, float] = {}
-    known, still = (
+    busiest_by_key: dict[str, float] = {}
+    known_calls, still_open = (
         _calls_before_loops.get(_database_name(conn), {}),
         dict[tuple[datetime, tuple[str, ...]], float | None](),
     )
@@ -181,16 +181,16 @@ def _busiest_before_loops(
         kind, _, key = mark.partition(" ")
         if kind == "runaway":
             line = (key, *rotated.get(key, ()))
-            if (opened, line) not in known:
+            if (opened, line) not in known_calls:
                 until = opened - WINDOW * MINUTE
-                lately = spend_watch_store.busiest(conn, until - COMPARED_PERIOD, until, line)
-                before = _busiest_before(conn, [key], until, rotated) | _busiest_of_lines(lately, rotated)
-                known[opened, line] = before.get(key)
-            calls = still[opened, line] = known[opened, line]
+                recent = spend_watch_store.busiest(conn, until - COMPARED_PERIOD, until, line)
+                before = _busiest_before(conn, [key], until, rotated) | _busiest_of_lines(recent, rotated)
+                known_calls[opened, line] = before.get(key)
+            calls = still_open[opened, line] = known_calls[opened, line]
             if calls is not None or now - opened < COMPARED_PERIOD:
-                found[key] = calls or 0.0
-    _calls_before_loops[_database_name(conn)] = still
-    return found
+                busiest_by_key[key] = calls or 0.0
+    _calls_before_loops[_database_name(conn)] = still_open
+    return busiest_by_key
 
 
 def _database_name(conn: Connection[Any]) -> str:
@@ -198,22 +198,22 @@ def _database_name(conn: Connection[Any]) -> str:
 
 
 def _usual_of_history(conn: Connection[Any], until: datetime) -> UsualUsage:
-    place = _database_name(conn)
-    if place in _usual_by_database and _usual_by_database[place][0] == until:
-        return _usual_by_database[place][1]
+    database = _database_name(conn)
+    if database in _usual_by_database and _usual_by_database[database][0] == until:
+        return _usual_by_database[database][1]
     since = until - HISTORY_PERIOD
     with conn.transaction():
         baselines = {
             name: Baseline(_every_hour({row["hour"]: _hour_of(row) for row in rows}, until))
             for name, rows in groupby(spend_watch_store.hours(conn, since, until), itemgetter("workload"))
         }
-    made = UsualUsage(
+    usual = UsualUsage(
         baselines,
         spend_watch_store.known_keys(conn, since, until - NEW_CALLER_PERIOD),
         spend_watch_store.busiest(conn, until - COMPARED_PERIOD, until),
     )
-    _usual_by_database[place] = until, made
-    return made
+    _usual_by_database[database] = until, usual
+    return usual
 
 
 def _hour_of(row: dict[str, Any]) -> Hour:
@@ -230,19 +230,19 @@ def _every_hour(hours: dict[datetime, Hour], until: datetime) -> Iterable[Hour]:
 
 
 def _minutes_of(rows: list[dict[str, Any]], since: datetime) -> list[Minute]:
-    made = [Minute(since + place * MINUTE, 0, 0, 0, 0, {}, {}) for place in range(WINDOW)]
+    minutes = [Minute(since + index * MINUTE, 0, 0, 0, 0, {}, {}) for index in range(WINDOW)]
     for row in rows:
-        place = int((row["at"] - since) / MINUTE)
-        before, calls = made[place], int(row["calls"])
+        index = int((row["at"] - since) / MINUTE)
+        before, calls = minutes[index], int(row["calls"])
         by_caller = dict(before.by_caller)
         if row["key"]:
             by_caller[row["key"]] = by_caller.get(row["key"], 0) + calls
         if row["refused"]:
-            made[place] = Minute(before.at, before.calls, before.cost, before.tokens, before.cached, before.by_model,
+            minutes[index] = Minute(before.at, before.calls, before.cost, before.tokens, before.cached, before.by_model,
                                  by_caller)  # fmt: skip
             continue
         by_model = {**before.by_model, row["model"]: before.by_model.get(row["model"], 0) + calls}
-        made[place] = Minute(
+        minutes[index] = Minute(
             before.at,
             before.calls + calls,
             before.cost + from_decimal(row["cost_usd"]),
@@ -251,10 +251,10 @@ def _minutes_of(rows: list[dict[str, Any]], since: datetime) -> list[Minute]:
             by_model,
             by_caller,
         )
-    return made
+    return minutes
 
 
-def _finding(conn: Connection[Any], workload: str, alarm: Alarm, until: datetime, seen: Loop | None) -> Finding:
+def _finding(conn: Connection[Any], workload: str, alarm: Alarm, until: datetime, caller_loop: Loop | None) -> Finding:
     before, during = (
         _slices(conn, workload, since, end)
         for since, end in ((alarm.since - COMPARED_PERIOD, alarm.since), (alarm.since, until))
@@ -263,14 +263,17 @@ def _finding(conn: Connection[Any], workload: str, alarm: Alarm, until: datetime
     hours = COMPARED_PERIOD / HOUR, lasted
     times = seasonal_level(alarm, before, during, hours)
     model = alarm.subject if alarm.kind == "mix" else None
-    found = (
-        [] if alarm.kind == "new_caller" else find_causes(before, during, *hours, times, model)
-    )  # the caller is the cause
-    made = spend_components(alarm, before, during, hours, times)
-    names = spend_watch_store.callers(conn, [alarm.subject, *(c.value for c in found if c.dimension == "caller")])
-    who = names.get(alarm.subject, alarm.subject)
+    # for a new caller, the caller is the cause
+    causes = [] if alarm.kind == "new_caller" else find_causes(before, during, *hours, times, model)
+    components = spend_components(alarm, before, during, hours, times)
+    names = spend_watch_store.callers(conn, [alarm.subject, *(c.value for c in causes if c.dimension == "caller")])
+    caller = names.get(alarm.subject, alarm.subject)
     single = _dominant_call(conn, workload, alarm, until, during, lasted)
-    text = describe_alarm(alarm, found, single, made) if seen is None else loop.describe_loop(alarm, seen, who)
+    text = (
+        describe_alarm(alarm, causes, single, components)
+        if caller_loop is None
+        else loop.describe_loop(alarm, caller_loop, caller)
+    )
     message = f"{workload}: {text}."
     for key, name in names.items():
         message = message.replace(key, name)
@@ -280,7 +283,7 @@ def _finding(conn: Connection[Any], workload: str, alarm: Alarm, until: datetime
         mark=alarm.kind if not alarm.subject else f"{alarm.kind} {alarm.subject}",
         severity="high" if alarm.kind == "runaway" or alarm.score >= _HIGH_SCORE else "medium",
         message=message,
-        hint=_hint(alarm, seen, single),
+        hint=_hint(alarm, caller_loop, single),
         detail={
             "kind": alarm.kind,
             "since": alarm.since.isoformat(),
@@ -295,9 +298,9 @@ def _finding(conn: Connection[Any], workload: str, alarm: Alarm, until: datetime
                     "share": round(c.share, 3),
                     "new": c.new,
                 }
-                for c in found
+                for c in causes
             ],
-            **({"loop": _loop_json(seen)} if seen is not None else {}),
+            **({"loop": _loop_json(caller_loop)} if caller_loop is not None else {}),
             **(
                 {"call": {"id": single.id, "cost_usd": format_usd(single.cost), "tokens": single.tokens}}
                 if single
@@ -307,16 +310,16 @@ def _finding(conn: Connection[Any], workload: str, alarm: Alarm, until: datetime
     )
 
 
-def _hint(alarm: Alarm, seen: Loop | None, single: LargestCall | None) -> str:
+def _hint(alarm: Alarm, caller_loop: Loop | None, single: LargestCall | None) -> str:
     if single is not None:
         return f"`groundplan why {single.id}` says whose it was; `limits: {{max_cost_per_call}}` refuses such calls."
-    return _STOPPED_HINT if seen is not None and seen.stopped is not None else _HINTS[alarm.kind]
+    return _STOPPED_HINT if caller_loop is not None and caller_loop.stopped is not None else _HINTS[alarm.kind]
 
 
 def _dominant_call(
     conn: Connection[Any], workload: str, alarm: Alarm, until: datetime, during: list[Slice], hours: float
 ) -> LargestCall | None:
-    """The single call that causes most of the anomaly; None where there is no such call."""
+    """The single call that causes most of the anomaly; None if there is no such call."""
     if alarm.kind not in ("spend", "tokens_per_call"):
         return None
     by = "cost_usd" if alarm.kind == "spend" else "tokens"
@@ -326,14 +329,23 @@ def _dominant_call(
     return single if is_single_call(alarm, during, single, hours) else None
 
 
-def _loop_json(seen: Loop) -> dict[str, Any]:
+def _loop_json(caller_loop: Loop) -> dict[str, Any]:
+    stopped = caller_loop.stopped
     return {
-        "key": seen.caller, "team": seen.team, "feature": seen.feature, "calls": seen.calls,
-        "calls_a_minute": round(seen.rate, 1), "cost_usd": format_usd(seen.cost), "growing": seen.growing,
-        "first_tokens": round(seen.first_tokens), "last_tokens": round(seen.last_tokens), "refused": seen.refused,
-        "stopped_at": None if seen.stopped is None else seen.stopped.isoformat(), "budget": seen.budget or None,
-        "limit_usd": format_usd(seen.limit) if seen.budget else None,
-    }  # fmt: skip
+        "key": caller_loop.caller,
+        "team": caller_loop.team,
+        "feature": caller_loop.feature,
+        "calls": caller_loop.calls,
+        "calls_a_minute": round(caller_loop.rate, 1),
+        "cost_usd": format_usd(caller_loop.cost),
+        "growing": caller_loop.growing,
+        "first_tokens": round(caller_loop.first_tokens),
+        "last_tokens": round(caller_loop.last_tokens),
+        "refused": caller_loop.refused,
+        "stopped_at": None if stopped is None else stopped.isoformat(),
+        "budget": caller_loop.budget or None,
+        "limit_usd": format_usd(caller_loop.limit) if caller_loop.budget else None,
+    }
 
 
 _HINTS = {

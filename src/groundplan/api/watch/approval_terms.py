@@ -1,7 +1,7 @@
-"""Background check of approval terms: announces ends, reminds the people that pending changes wait for, ends what is
-over.
+"""Background check of approval terms: announces expiries, reminds the people that pending changes wait for, and ends
+expired approvals.
 
-Approvals end by date, without anybody's decision: after the grace period the content is removed from the blueprint.
+Approvals expire by date, without anybody's decision: after the grace period the content is removed from the blueprint.
 """
 
 from __future__ import annotations
@@ -27,13 +27,14 @@ KIND = "governance.approval_ends"
 
 
 def process_approval_terms(services: Services) -> list[int]:
-    """Update findings, send reminders and end approvals; the numbers of the blueprints made because something ended."""
+    """Update findings, send reminders and end expired approvals; returns the numbers of the blueprints that were
+    made."""
     now = services.clock.now()
     with services.transaction() as conn:
         due = governance.expiring_changes(conn, now.date() + timedelta(days=ANNOUNCEMENT_DAYS[-1]))
-        over = [change for change in due if phase(_term(change), now.date()) == "over"]
+        ended = [change for change in due if phase(_term(change), now.date()) == "over"]
         finding_store.replace_findings(
-            conn, [_finding(each, now.date()) for each in due if each not in over], kinds=(KIND,)
+            conn, [_finding(change, now.date()) for change in due if change not in ended], kinds=(KIND,)
         )
         for change in due:
             _mail_announcement(conn, change, now)
@@ -41,12 +42,12 @@ def process_approval_terms(services: Services) -> list[int]:
         served = release.current(conn)
         every = 3 if served is None else served.workspace.company.approvals.remind_days
         _mail_reminders(conn, governance.changes(conn, ["pending"]), now, every)
-    made: list[int] = []
-    for change in over:
+    numbers: list[int] = []
+    for change in ended:
         with services.transaction() as conn:
             number = services.releases.expire_approval(conn, change.id)
-            made += [] if number is None else [number]
-    return made
+            numbers += [] if number is None else [number]
+    return numbers
 
 
 def _term(change: Change) -> Term:
@@ -66,10 +67,10 @@ def _finding(change: Change, today: date) -> Finding:
             hint=f"Request it again and have it approved before {term.grace_until}: `groundplan changes renew`.",
             due=term.grace_until,
         )
-    left = (term.expires_on - today).days
+    days_left = (term.expires_on - today).days
     return Finding(
         kind=KIND,
-        severity="high" if left <= ANNOUNCEMENT_DAYS[1] else "medium",
+        severity="high" if days_left <= ANNOUNCEMENT_DAYS[1] else "medium",
         subject=change.subject,
         mark=str(change.id),
         message=f"The approval of {_description(change)} ends on {term.expires_on}.",
@@ -94,15 +95,19 @@ def _mail_announcement(conn: Connection[Any], change: Change, now: datetime) -> 
 def _mail_reminders(conn: Connection[Any], changes: Sequence[Change], now: datetime, every: int) -> None:
     """Mail at once and then every few days to the people whose approval is missing, except the requester. Done for all
     changes in one go: of thousands of workloads hundreds may be pending, and this runs every few seconds."""
-    holding = governance.holders_of(conn, [(need.subject, need.duty) for each in changes for need in each.open_needs])
-    told = [
-        (f"waits:{each.id}:{(now - each.requested_at).days // every}:{who}", who, text, _page_path(each))
-        for each in changes
-        for text in [f"{_description(each)} waits for your approval"]
-        for who in dict.fromkeys(who.person_id for need in each.open_needs for who in holding[need.subject, need.duty])
-        if each.requested_by != f"person:{who}"
+    holders = governance.holders_of(
+        conn, [(need.subject, need.duty) for change in changes for need in change.open_needs]
+    )
+    mails = [
+        (f"waits:{change.id}:{(now - change.requested_at).days // every}:{person}", person, text, _page_path(change))
+        for change in changes
+        for text in [f"{_description(change)} waits for your approval"]
+        for person in dict.fromkeys(
+            person.person_id for need in change.open_needs for person in holders[need.subject, need.duty]
+        )
+        if change.requested_by != f"person:{person}"
     ]
-    mail_store.queue_mails(conn, told, now)
+    mail_store.queue_mails(conn, mails, now)
 
 
 def _holders(conn: Connection[Any], change: Change) -> list[Holder]:

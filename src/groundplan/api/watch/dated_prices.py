@@ -15,7 +15,7 @@ LOOK_SECONDS = 5.0
 
 
 class DatedPrices:
-    """Remembers the last (day, blueprint) for which nothing is left to do."""
+    """Remembers the last (day, blueprint) for which all prices are in force."""
 
     def __init__(self, services: Services) -> None:
         self._services = services
@@ -27,6 +27,6 @@ class DatedPrices:
             number, today = current_number(conn), self._services.clock.now().date()
             if number is None or (today, number) == self._checked:
                 return None
-            made = self._services.releases.reprice(conn)
-        self._checked = (today, made or number)
-        return made
+            new_number = self._services.releases.reprice(conn)
+        self._checked = (today, new_number or number)
+        return new_number

@@ -26,12 +26,12 @@ def update_exception_findings(conn: Connection[Any], now: datetime) -> None:
     """Update the findings; end requests that nobody decided in time."""
     blueprint = current_or_none(conn)
     owners = {} if blueprint is None else _rule_owners(blueprint)
-    waiting = [each for each in exception_store.list_exceptions(conn) if each.state == "asked"]
-    for each in waiting:
-        if each.until <= now:
-            exceptions.end_exception(conn, audit.SYSTEM, each.id, now)
-    found = [_finding(each, owners.get(each.rule)) for each in waiting if each.until > now]
-    finding_store.replace_findings(conn, found, kinds=(ASKED,))
+    waiting = [exception for exception in exception_store.list_exceptions(conn) if exception.state == "asked"]
+    for exception in waiting:
+        if exception.until <= now:
+            exceptions.end_exception(conn, audit.SYSTEM, exception.id, now)
+    findings = [_finding(exception, owners.get(exception.rule)) for exception in waiting if exception.until > now]
+    finding_store.replace_findings(conn, findings, kinds=(ASKED,))
 
 
 def _rule_owners(blueprint: Blueprint) -> dict[str, str]:
@@ -40,10 +40,11 @@ def _rule_owners(blueprint: Blueprint) -> dict[str, str]:
     return {rule.id: rule.owner for rule in cedar.Ruleset.of(sources).rules}
 
 
-def _finding(each: PolicyException, owner: str | None) -> Finding:
-    whose = f"{each.workload}{f', {each.person}' if each.person else ''}"
+def _finding(exception: PolicyException, owner: str | None) -> Finding:
+    scope = f"{exception.workload}{f', {exception.person}' if exception.person else ''}"
     return Finding(
-        kind=ASKED, subject=f"workload/{each.workload}", mark=str(each.id), owner=owner, due=last_day(each.until),
-        message=f"An exception from the rule {each.rule} for {whose} is requested: {each.reason}",
-        hint=f"It waits for {' and '.join(each.waits_for) or 'more people'}: Governance, Rules.",
+        kind=ASKED, subject=f"workload/{exception.workload}", mark=str(exception.id), owner=owner,
+        due=last_day(exception.until),
+        message=f"An exception from the rule {exception.rule} for {scope} is requested: {exception.reason}",
+        hint=f"It waits for {' and '.join(exception.waits_for) or 'more people'}: Governance, Rules.",
     )  # fmt: skip

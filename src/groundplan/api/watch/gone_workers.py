@@ -39,10 +39,10 @@ def _finding(row: gateways_store.Row) -> Finding:
         kind=KIND,
         subject=f"gateway/{row['epoch']}",
         severity="high",
-        message=f"A gateway worker of {row['host']} ({row['home']}) was heard of last at "
-        f"{row['heartbeat_at']:%Y-%m-%d %H:%M} UTC: its last calls may not be in the ledger, and what it held of "
-        "budgets stays set aside.",
-        hint="Start `groundplan up` with that HOME again, which takes its journal over. Where that is lost for good, "
+        message=f"A gateway worker of {row['host']} ({row['home']}) sent its last heartbeat at "
+        f"{row['heartbeat_at']:%Y-%m-%d %H:%M} UTC: its last calls may not be in the ledger, and the budget that it "
+        "held stays reserved.",
+        hint="Start `groundplan up` with that HOME again, which ships its journal. If that HOME is lost for good, "
         f"`groundplan gateways lost {quote(row['host'])} {quote(row['home'])} --reason WHY` ends its calls; compare "
         "the provider's invoice.",
     )

@@ -19,7 +19,7 @@ def update_findings(services: Services) -> None:
     """Bring the findings up to date."""
     with services.transaction() as conn:
         finding_store.replace_findings(
-            conn, [model_change_finding(each) for each in changed_models(services, conn)], kinds=(KIND,)
+            conn, [model_change_finding(change) for change in changed_models(services, conn)], kinds=(KIND,)
         )
 
 
@@ -36,9 +36,9 @@ def changed_models(services: Services, conn: Connection[Any]) -> list[ModelChang
 
 def changes_by_digest(services: Services, conn: Connection[Any]) -> dict[str, list[dict[str, Any]]]:
     """Digest of an approved model -> what its deployments report now instead."""
-    told: dict[str, list[dict[str, Any]]] = {}
-    for each in changed_models(services, conn):
-        entry = {"deployment": each.deployment.name, "before": each.before.label, "now": each.now.label,
-                 "since": each.now.first_at}  # fmt: skip
-        told.setdefault(each.digest, []).append(entry)
-    return told
+    by_digest: dict[str, list[dict[str, Any]]] = {}
+    for change in changed_models(services, conn):
+        entry = {"deployment": change.deployment.name, "before": change.before.label, "now": change.now.label,
+                 "since": change.now.first_at}  # fmt: skip
+        by_digest.setdefault(change.digest, []).append(entry)
+    return by_digest

@@ -25,11 +25,11 @@ def advance_due_ramps(services: Services) -> int | None:
     """Take each step that is due; returns the number of the blueprint that was made. Idempotent."""
     with services.transaction() as conn:
         blueprint = current_or_none(conn)
-        wanted = active_ramps(blueprint) if blueprint is not None else {}
+        ramps = active_ramps(blueprint) if blueprint is not None else {}
         rows = []
-        if wanted:
-            places = sorted({ramp.to for ramp in wanted.values()})
-            rows = daily_store.attempts_since(conn, services.clock.now() - OBSERVED_PERIOD, places)
+        if ramps:
+            targets = sorted({ramp.to for ramp in ramps.values()})
+            rows = daily_store.attempts_since(conn, services.clock.now() - OBSERVED_PERIOD, targets)
         failing = {
             row["deployment"]: row["failed"] / row["attempts"]
             for row in rows
@@ -38,7 +38,7 @@ def advance_due_ramps(services: Services) -> int | None:
         owners = {} if blueprint is None else {
             item.name: next(iter(item.owners.get("architecture", ())), None) for item in blueprint.workloads
         }  # fmt: skip
-        told = [
+        findings = [
             Finding(
                 kind=KIND,
                 severity="high",
@@ -49,8 +49,8 @@ def advance_due_ramps(services: Services) -> int | None:
                 owner=owners.get(name),
                 detail={"to": ramp.to, "origin": ramp.origin, "share": ramp.share, "failing": failing[ramp.to]},
             )
-            for name, ramp in sorted(wanted.items())
+            for name, ramp in sorted(ramps.items())
             if ramp.to in failing
         ]
-        finding_store.replace_findings(conn, told, kinds=[KIND])
-        return services.releases.advance_ramps(conn, frozenset(failing)) if wanted else None
+        finding_store.replace_findings(conn, findings, kinds=[KIND])
+        return services.releases.advance_ramps(conn, frozenset(failing)) if ramps else None

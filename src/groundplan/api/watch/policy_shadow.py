@@ -1,7 +1,7 @@
-"""Background check: company rules in shadow are tried against the calls that were made; refusals become findings.
+"""Background check: company rules in shadow mode are tried against the calls that were made; refusals become findings.
 
-They are decided from facts, never in the path of a call. The current hour and the one before are decided anew each
-time, so that late facts are counted; for a new rule the last day is decided first.
+They are decided from facts, never in the path of a call. The current hour and the one before are decided again in each
+round, so that late facts are counted; for a new rule the last day is decided first.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def try_shadow_rules(services: Services) -> None:
             blueprint = current_blueprint(conn)
         except NotFound:
             return
-        tried = [item for item in blueprint.policies if not item.enforced]
-        _decide_calls(conn, blueprint, tried, now)
-        found = [finding for item in tried if (finding := _finding(conn, item, now)) is not None]
-        finding_store.replace_findings(conn, found, kinds=(KIND,))
+        in_shadow = [item for item in blueprint.policies if not item.enforced]
+        _decide_calls(conn, blueprint, in_shadow, now)
+        findings = [finding for item in in_shadow if (finding := _finding(conn, item, now)) is not None]
+        finding_store.replace_findings(conn, findings, kinds=(KIND,))
         shadow_store.delete_before(conn, now - timedelta(days=KEPT_DAYS))
 
 
@@ -55,11 +55,11 @@ def refusals_by_day(conn: Connection[Any], item: PolicyRules, now: datetime, day
 def _decide_calls(conn: Connection[Any], blueprint: Blueprint, items: Sequence[PolicyRules], now: datetime) -> None:
     """Decide the calls of each hour that is due; they are read once for all rules."""
     newest, first = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0), _start_of_day(now) - DAY
-    known = {item.name: shadow_store.stored_hours(conn, item.name, _digest(item), first) for item in items}
+    stored_hours = {item.name: shadow_store.stored_hours(conn, item.name, _digest(item), first) for item in items}
     groups = {item.name: _groups(conn, item) for item in items}
     hour = first
     while hour <= newest:
-        due = [item for item in items if hour >= newest - HOUR or hour not in known[item.name]]
+        due = [item for item in items if hour >= newest - HOUR or hour not in stored_hours[item.name]]
         calls = shadow_store.grouped_calls(conn, hour, hour + HOUR) if due else []
         for item in due:
             (trial,) = shadow.try_policies(blueprint, [item], calls, groups[item.name])
@@ -69,17 +69,17 @@ def _decide_calls(conn: Connection[Any], blueprint: Blueprint, items: Sequence[P
 
 def _groups(conn: Connection[Any], item: PolicyRules) -> dict[str, tuple[str, ...]]:
     rules = cedar.Ruleset.of([cedar.Source(item.name, item.text, owner=item.owner)]).rules
-    named = sorted({group for rule in rules for group in named_groups(rule.body)})
-    return exception_store.groups_by_person(conn, named) if named else {}
+    group_names = sorted({group for rule in rules for group in named_groups(rule.body)})
+    return exception_store.groups_by_person(conn, group_names) if group_names else {}
 
 
 def _finding(conn: Connection[Any], item: PolicyRules, now: datetime) -> Finding | None:
-    days = {each["day"]: each for each in refusals_by_day(conn, item, now, 2)}
+    days = {day["day"]: day for day in refusals_by_day(conn, item, now, 2)}
     today, yesterday = days.get(_start_of_day(now).date()), days.get((_start_of_day(now) - DAY).date())
-    counts = [each["would_refuse"] if each is not None else 0 for each in (yesterday, today)]
+    counts = [day["would_refuse"] if day is not None else 0 for day in (yesterday, today)]
     if not any(counts):
         return None
-    newest = [each for each in (today, yesterday) if each is not None and each["would_refuse"]]
+    newest = [day for day in (today, yesterday) if day is not None and day["would_refuse"]]
     of = ", ".join(f"{name} ({count})" for name, count in list(newest[0]["by_workload"].items())[:MAX_NAMED_WORKLOADS])
     return Finding(
         kind=KIND,

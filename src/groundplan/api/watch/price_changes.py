@@ -46,32 +46,32 @@ def update_findings(services: Services) -> finding_store.FindingChanges:
 def update_price_findings(conn: Connection[Any], today: date) -> finding_store.FindingChanges:
     """As `update_findings`, in the caller's transaction."""
     blueprint = current_or_none(conn)
-    found: list[Finding] = []
+    findings: list[Finding] = []
     if blueprint is not None:
         workspace = workspace_at(conn, blueprint.number)
         prices = {
-            place.name: declared_prices(workspace, place, today) or listed_prices(place, today)
-            for place in blueprint.deployments
+            deployment.name: declared_prices(workspace, deployment, today) or listed_prices(deployment, today)
+            for deployment in blueprint.deployments
         }
-        every = [place.rates for place in blueprint.deployments]
-        every += [rates for mine in prices.values() for rates in mine.values()]
+        every = [deployment.rates for deployment in blueprint.deployments]
+        every += [rates for rates_by_day in prices.values() for rates in rates_by_day.values()]
         counts = last_month.usage_by_deployment(conn, today, every)
-        for place in blueprint.deployments:
-            found += deployment_findings(place, counts, today, prices[place.name])
+        for deployment in blueprint.deployments:
+            findings += deployment_findings(deployment, counts, today, prices[deployment.name])
         days = Days(today - MONTH, today - timedelta(days=1))
-        found += [
+        findings += [
             own
             for row in cost_own.own_hardware_json(conn, blueprint, days)
             if (own := break_even_finding(row)) is not None
         ]
-    return finding_store.replace_findings(conn, found, kinds=[REPRICED, RETIRED, BREAK_EVEN], within="deployment/")
+    return finding_store.replace_findings(conn, findings, kinds=[REPRICED, RETIRED, BREAK_EVEN], within="deployment/")
 
 
 def break_even_finding(row: dict[str, Any]) -> Finding | None:
     """A finding on own hardware with too little use to pay off; with a margin, so that it does not open and close."""
     if row["needed"] is None or row["used"] > BREAK_EVEN_MARGIN * row["needed"]:
         return None
-    cost, there = from_usd_text(row["cost_usd"]), from_usd_text(row["other_usd"])
+    cost, other_cost = from_usd_text(row["cost_usd"]), from_usd_text(row["other_usd"])
     full = row["needed"] > 1
     pays = "Even full it costs more for each token" if full else f"It pays from {row['needed']:.0%} use on"
     return Finding(
@@ -79,18 +79,18 @@ def break_even_finding(row: dict[str, Any]) -> Finding | None:
         subject=f"deployment/{row['deployment']}",
         severity="medium",
         message=f"{row['deployment']} cost {short_usd(cost)} in 30 days at {row['used']:.1%} use; {row['other']} would "
-        f"have answered the same for {short_usd(there)}. {pays}.",
+        f"have answered the same for {short_usd(other_cost)}. {pays}.",
         hint="`groundplan placement what-if` shows what moves where without it, and `groundplan placement ahead` when "
         "growth fills it.",
-        detail={"used": row["used"], "needed": row["needed"], "other": row["other"], "saves": cost - there},
+        detail={"used": row["used"], "needed": row["needed"], "other": row["other"], "saves": cost - other_cost},
     )
 
 
 def listed_prices(deployment: Deployment, today: date) -> dict[date, Rates]:
     """Day -> listed rates, of today and of each day soon on which they change."""
     days = (today, *price_list.price_change_days(deployment.model, today, today + ANNOUNCED_AHEAD))
-    found = {day: price_list.rates(deployment.model, day) for day in days}
-    return {day: rates for day, rates in found.items() if rates is not None}
+    prices = {day: price_list.rates(deployment.model, day) for day in days}
+    return {day: rates for day, rates in prices.items() if rates is not None}
 
 
 def declared_prices(workspace: Workspace, deployment: Deployment, today: date) -> dict[date, Rates]:
@@ -104,8 +104,8 @@ def declared_prices(workspace: Workspace, deployment: Deployment, today: date) -
     if not prices:
         return {}
     days = (today, *price_change_days(workspace, item, today, today + ANNOUNCED_AHEAD))
-    found = {day: declared_or_listed(workspace, item, day) for day in days}
-    return {day: rates for day, rates in found.items() if isinstance(rates, Rates)}
+    rates_by_day = {day: declared_or_listed(workspace, item, day) for day in days}
+    return {day: rates for day, rates in rates_by_day.items() if isinstance(rates, Rates)}
 
 
 def deployment_findings(
@@ -147,13 +147,13 @@ def deployment_findings(
         )
 
 
-def _cost_the_same(one: Rates, two: Rates) -> bool:
+def _cost_the_same(first: Rates, second: Rates) -> bool:
     """Whether two rates are equal in every class and tier, whatever their sources."""
-    return bool(_without_source(msgspec.to_builtins(one)) == _without_source(msgspec.to_builtins(two)))
+    return bool(_without_source(msgspec.to_builtins(first)) == _without_source(msgspec.to_builtins(second)))
 
 
 def _without_source(value: Any) -> Any:
     """The value without the fields on source and dates."""
     if isinstance(value, dict):
-        return {name: _without_source(each) for name, each in value.items() if name not in _SOURCE_FIELDS}
-    return [_without_source(each) for each in value] if isinstance(value, list) else value
+        return {name: _without_source(item) for name, item in value.items() if name not in _SOURCE_FIELDS}
+    return [_without_source(item) for item in value] if isinstance(value, list) else value

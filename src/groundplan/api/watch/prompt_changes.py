@@ -27,6 +27,6 @@ class PromptChanges:
             blueprint = current_or_none(conn)
             if blueprint is None or blueprint.number == self._checked:
                 return
-            known = prompt_history.prompt_versions(conn)
-            finding_store.replace_findings(conn, prompts.reworded_prompts(known, blueprint), kinds=(PROMPT_CHANGED,))
+            versions = prompt_history.prompt_versions(conn)
+            finding_store.replace_findings(conn, prompts.reworded_prompts(versions, blueprint), kinds=(PROMPT_CHANGED,))
         self._checked = blueprint.number

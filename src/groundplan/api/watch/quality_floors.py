@@ -39,9 +39,9 @@ def update_floor_findings(conn: Connection[Any], now: datetime) -> finding_store
     if blueprint is not None:
         workspace, since = served_blueprint.workspace_at(conn, blueprint.number), now - HISTORY
         floors = {
-            each.name: dict(workspace.workloads[each.name].objectives.quality)
-            for each in blueprint.workloads
-            if each.name in workspace.workloads and workspace.workloads[each.name].objectives.quality
+            item.name: dict(workspace.workloads[item.name].objectives.quality)
+            for item in blueprint.workloads
+            if item.name in workspace.workloads and workspace.workloads[item.name].objectives.quality
         }
         judged = _judgements(conn, floors, since)
         for workload in blueprint.workloads:
@@ -49,19 +49,23 @@ def update_floor_findings(conn: Connection[Any], now: datetime) -> finding_store
             if low:
                 places = choices.candidate_places(blueprint, workspace, workload.name)
                 best = choices.strongest_place(conn, places, workload.name, since)
-                findings += [_finding(workload, each, best) for each in low if _may_answer(places, each.judged.model)]
+                findings += [
+                    _finding(workload, below_floor, best)
+                    for below_floor in low
+                    if _may_answer(places, below_floor.judged.model)
+                ]
     return finding_store.replace_findings(conn, findings, kinds=[KIND], within="workload/")
 
 
 def _judgements(conn: Connection[Any], floors: dict[str, dict[str, float]], since: datetime) -> dict[str, list[Judged]]:
     """Workload -> judgements by model and dimension."""
-    dimensions = sorted({name for each in floors.values() for name in each})
-    found: dict[str, list[Judged]] = {}
+    dimensions = sorted({name for by_dimension in floors.values() for name in by_dimension})
+    judgements: dict[str, list[Judged]] = {}
     for row in route_store.judged_by_model(conn, sorted(floors), since, dimensions) if floors else ():
-        refused = tuple(str(each) for each in row["refused"] or ())
+        refused = tuple(str(call) for call in row["refused"] or ())
         judged = Judged(row["model"], row["label"], row["accepted"], row["judged"], refused)
-        found.setdefault(row["workload"], []).append(judged)
-    return found
+        judgements.setdefault(row["workload"], []).append(judged)
+    return judgements
 
 
 def _may_answer(places: Sequence[Place], model: str) -> bool:
@@ -69,8 +73,8 @@ def _may_answer(places: Sequence[Place], model: str) -> bool:
     return any(place.model == model and not place.barred for place in places)
 
 
-def _finding(workload: Workload, found: BelowFloor, best: Place | None) -> Finding:
-    judged, name = found.judged, workload.name
+def _finding(workload: Workload, below_floor: BelowFloor, best: Place | None) -> Finding:
+    judged, name = below_floor.judged, workload.name
     return Finding(
         kind=KIND,
         subject=f"workload/{name}",
@@ -78,15 +82,15 @@ def _finding(workload: Workload, found: BelowFloor, best: Place | None) -> Findi
         severity="high",
         owner=next(iter(workload.owners.get("business", ())), None),
         message=(
-            f"Answers of {judged.model} in {name} are below the floor of {found.floor:.0%} for {judged.dimension}: "
-            f"{judged.share:.0%} (99 %: {found.low:.0%} to {found.high:.0%}) of {judged.judged} that were judged in "
-            f"{HISTORY.days} days were accepted."
+            f"Answers of {judged.model} in {name} are below the floor of {below_floor.floor:.0%} for "
+            f"{judged.dimension}: {judged.share:.0%} (99 %: {below_floor.low:.0%} to {below_floor.high:.0%}) of "
+            f"{judged.judged} that were judged in {HISTORY.days} days were accepted."
         ),
         hint=_hint(workload, judged, best),
         detail={
-            "model": judged.model, "dimension": judged.dimension, "floor": found.floor, "judged": judged.judged,
-            "accepted": judged.accepted, "share": round(judged.share, 4), "low": round(found.low, 4),
-            "high": round(found.high, 4), "days": HISTORY.days, "refused": list(judged.refused),
+            "model": judged.model, "dimension": judged.dimension, "floor": below_floor.floor, "judged": judged.judged,
+            "accepted": judged.accepted, "share": round(judged.share, 4), "low": round(below_floor.low, 4),
+            "high": round(below_floor.high, 4), "days": HISTORY.days, "refused": list(judged.refused),
             "strongest": None if best is None else best.name,
         },
     )  # fmt: skip
@@ -99,9 +103,10 @@ def _hint(workload: Workload, judged: Judged, best: Place | None) -> str:
             "with those who decide about it."
         )
     routed = workload.routing is not None and workload.routing.router is not None
-    back = ", or go back to the router before (`groundplan rollback`)" if routed else ""
+    rollback_hint = ", or go back to the router before (`groundplan rollback`)" if routed else ""
     score = f"quality: [{{task: {judged.dimension}, score: {100 * judged.share:.4g}%}}]"
     return (
-        f"Let {best.name} take these calls again: declare what was judged in the document of the model {judged.model} "
-        f"(`{score}`) and apply{back}; a model whose declared {judged.dimension} is below the floor takes none."
+        f"Let {best.name} take these calls again: declare the judged quality in the document of the model "
+        f"{judged.model} (`{score}`) and apply{rollback_hint}; a model whose declared {judged.dimension} is below the "
+        f"floor takes none."
     )

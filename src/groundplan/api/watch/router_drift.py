@@ -29,22 +29,22 @@ def update_findings(services: Services) -> finding_store.FindingChanges:
 
 def update_drift_findings(conn: Connection[Any], now: datetime) -> finding_store.FindingChanges:
     """As `update_findings`, in the caller's transaction."""
-    used = _used(conn)
-    said: dict[tuple[str, str], list[Verdict]] = {}
+    routers_in_use = _routers_in_use(conn)
+    verdicts_by_router: dict[tuple[str, str], list[Verdict]] = {}
     for row in route_store.verdicts(conn, now - HISTORY):
         key = row["workload"], row["router"]
-        if used is None or used.get(row["workload"]) == row["router"]:
+        if routers_in_use is None or routers_in_use.get(row["workload"]) == row["router"]:
             verdict = Verdict(row["model"], float(row["expected"]), float(row["accepted"]))
-            said.setdefault(key, []).append(verdict)
+            verdicts_by_router.setdefault(key, []).append(verdict)
     findings = [
         _finding(workload, router, drift)
-        for (workload, router), verdicts in sorted(said.items())
+        for (workload, router), verdicts in sorted(verdicts_by_router.items())
         for drift in find_drift(verdicts)
     ]
     return finding_store.replace_findings(conn, findings, kinds=[KIND], within="workload/")
 
 
-def _used(conn: Connection[Any]) -> dict[str, str] | None:
+def _routers_in_use(conn: Connection[Any]) -> dict[str, str] | None:
     """workload -> the router that it uses now; None: nothing is served."""
     blueprint = served_blueprint.current_or_none(conn)
     if blueprint is None:
@@ -53,7 +53,7 @@ def _used(conn: Connection[Any]) -> dict[str, str] | None:
 
 
 def _finding(workload: str, router: str, drift: Drift) -> Finding:
-    way = "worse" if drift.difference < 0 else "better"
+    direction = "worse" if drift.difference < 0 else "better"
     of = f" of those of which it expects {drift.half}" if drift.half else ""
     return Finding(
         kind=KIND,
@@ -61,7 +61,7 @@ def _finding(workload: str, router: str, drift: Drift) -> Finding:
         mark=f"{router} {drift.model}",
         severity="high" if drift.difference < -_HIGH_DRIFT else "medium",
         message=(
-            f"Answers of {drift.model} in {workload} are {way} than {router} expects: "
+            f"Answers of {drift.model} in {workload} are {direction} than {router} expects: "
             f"{drift.seen:.0%} were accepted of {drift.calls} calls{of}, {drift.expected:.0%} were expected."
         ),
         hint=(

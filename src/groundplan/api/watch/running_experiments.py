@@ -11,7 +11,7 @@ LOOK_SECONDS = 5.0
 
 
 def advance_experiments(services: Services) -> int:
-    """Begin what is declared, end what is decided; how many changed."""
+    """Start declared experiments and end decided ones; returns how many changed."""
     now = services.clock.now()
     with services.transaction() as conn:
         blueprint = current_or_none(conn)

@@ -25,25 +25,29 @@ def update_findings(services: Services) -> finding_store.FindingChanges:
     today = services.clock.now().date()
     with services.transaction() as conn:
         blueprint = current_or_none(conn)
-        found = [] if blueprint is None else list(stage_end_findings(blueprint, today))
-        return finding_store.replace_findings(conn, found, kinds=(KIND,))
+        findings = [] if blueprint is None else list(stage_end_findings(blueprint, today))
+        return finding_store.replace_findings(conn, findings, kinds=(KIND,))
 
 
 def stage_end_findings(blueprint: Blueprint, today: date) -> Iterator[Finding]:
     """Findings on stages that end within a month, as for approvals, or have ended."""
-    for each in blueprint.workloads:
-        if each.stage not in STAGES_WITH_END or not each.expires:
+    for workload in blueprint.workloads:
+        if workload.stage not in STAGES_WITH_END or not workload.expires:
             continue
-        last = date.fromisoformat(each.expires)
-        left = (last - today).days
-        if left <= ANNOUNCEMENT_DAYS[-1]:
-            told = f"ended on {last}: its calls are refused" if left < 0 else f"ends on {last}, and is refused after it"
+        last = date.fromisoformat(workload.expires)
+        days_left = (last - today).days
+        if days_left <= ANNOUNCEMENT_DAYS[-1]:
+            message = (
+                f"ended on {last}: its calls are refused"
+                if days_left < 0
+                else f"ends on {last}, and is refused after it"
+            )
             yield Finding(
                 kind=KIND,
-                severity="high" if left <= ANNOUNCEMENT_DAYS[1] else "medium",
-                subject=f"workload/{each.name}",
-                owner=next(iter(each.owners.get("business", ())), None),
-                message=f"The {each.stage} of {each.name} {told}.",
+                severity="high" if days_left <= ANNOUNCEMENT_DAYS[1] else "medium",
+                subject=f"workload/{workload.name}",
+                owner=next(iter(workload.owners.get("business", ())), None),
+                message=f"The {workload.stage} of {workload.name} {message}.",
                 hint=HINT,
                 due=last,
             )

@@ -32,8 +32,8 @@ def sample_if_due(conn: Connection[Any], blueprint: Blueprint, now: datetime) ->
     """As `sample_storage`, in the caller's transaction."""
     if not kept_bytes_store.is_due(conn, now.date()):
         return False
-    kept = [*stored_documents(conn, blueprint), *stored_content(conn)]
-    return (bool(kept) or kept_bytes_store.has_samples(conn)) and kept_bytes_store.add_sample(conn, now, kept)
+    stored = [*stored_documents(conn, blueprint), *stored_content(conn)]
+    return (bool(stored) or kept_bytes_store.has_samples(conn)) and kept_bytes_store.add_sample(conn, now, stored)
 
 
 def stored_documents(conn: Connection[Any], blueprint: Blueprint) -> Iterator[StoredBytes]:

@@ -20,15 +20,17 @@ KIND = "identity.passkey_waits"
 def update_passkey_findings(conn: Connection[Any], now: datetime) -> None:
     """Update the findings to the passkeys that wait for confirmation."""
     finding_store.lock_kind(conn, KIND)
-    found = [_finding(conn, key, now) for key in passkey_store.list_unconfirmed(conn)]
-    finding_store.replace_findings(conn, found, kinds=(KIND,))
+    findings = [_finding(conn, key, now) for key in passkey_store.list_unconfirmed(conn)]
+    finding_store.replace_findings(conn, findings, kinds=(KIND,))
 
 
 def _finding(conn: Connection[Any], key: Passkey, now: datetime) -> Finding:
     owner = people.person(conn, key.person_id)
     name = "somebody" if owner is None else owner.name
-    left = "" if key.waits_until is None else f" It counts from {key.waits_until:%d %b %H:%M} UTC unless it is removed."
-    counts = " It counts by now, since nobody objected." if key.is_valid(now) else left
+    waiting_note = (
+        "" if key.waits_until is None else f" It counts from {key.waits_until:%d %b %H:%M} UTC unless it is removed."
+    )
+    counts = " It counts by now, since nobody objected." if key.is_valid(now) else waiting_note
     return Finding(
         kind=KIND,
         severity="high",

@@ -51,6 +51,7 @@ _HANDLED_KEYS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """Settings that other functions of this module handle, and the sections in which they do."""
 _MAX_OUTPUT = 4096
+_DEADLINE = "limits.deadline of each workload, for all attempts of a call together; in LiteLLM each has that time"
 _DEFAULT_FALLBACKS = "fallbacks: of each workload that has none of its own"
 _PILOT_CAPS = "pilots have at most 25 people and 1000 calls a day, for 90 days"
 _READ_SECTIONS = frozenset({"model_list", "include", "environment_variables", *TABLES})
@@ -150,8 +151,8 @@ def _shared_settings(
     config: Config, asked: ImportOptions, entries: list[Entry], findings: list[Finding]
 ) -> _SharedSettings:
     attempts = _number_setting(config, "num_retries", findings, "limits.attempts of each workload, retries and one")
-    deadline = _number_setting(config, "timeout", findings, "limits.deadline of each workload")
-    other = _number_setting(config, "request_timeout", findings, "limits.deadline of each workload")
+    deadline = _number_setting(config, "timeout", findings, _DEADLINE)
+    other = _number_setting(config, "request_timeout", findings, _DEADLINE)
     _number_setting(
         config, "stream_timeout", findings, "timeouts.first_token of a deployment; written only where it says so"
     )
@@ -189,8 +190,13 @@ def _fallbacks(
     """Fallbacks by model name. `types`: types of the deployments of each model name."""
     found: dict[str, tuple[str, ...]] = {}
     also: dict[str, tuple[str, ...]] = {}
+    of_router = config.get("router_settings", "fallbacks")
     for section in ("router_settings", "litellm_settings"):
         node = config.get(section, "fallbacks")
+        if node is not None and section == "litellm_settings" and of_router is not None and any(of_router.entries()):
+            rule = litellm_settings.UNREAD_FALLBACKS
+            findings.append(setting_finding(f"{section}.fallbacks", "fallbacks", rule, node))
+            node = None
         for entry in node.entries() if node else ():
             for group, others in entry.items():
                 names = tuple(

@@ -1,6 +1,6 @@
 """Addresses of the entries of LiteLLM's list: URL of the provider's API, regions and hosts in model names. Pure.
 
-`litellm_models` adds the findings.
+`litellm_entry_address` reads them from an entry, with findings.
 """
 
 from __future__ import annotations

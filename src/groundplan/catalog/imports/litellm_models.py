@@ -1,6 +1,7 @@
 """One entry of LiteLLM's `model_list` -> one deployment with its findings, or only the reason why it cannot be one.
 
-`litellm` joins entries of the same name in a workload; sizes, times and rates are read by `litellm_numbers`.
+`litellm` joins entries of the same name in a workload; addresses are read by `litellm_entry_address`, sizes, times and
+rates by `litellm_numbers`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,10 @@ from typing import Any, get_args
 from groundplan.catalog.imports import litellm_addresses as addresses
 from groundplan.catalog.imports import litellm_prices, litellm_settings, litellm_units
 from groundplan.catalog.imports.litellm_credentials import PLACEHOLDERS, join_credential
+from groundplan.catalog.imports.litellm_entry_address import REGION_KEYS, AddressReader, address_node
 from groundplan.catalog.imports.litellm_findings import REPLACE_SECRET, is_secret, setting_finding
 from groundplan.catalog.imports.litellm_numbers import Numbers
+from groundplan.catalog.imports.litellm_variables import Variables
 from groundplan.catalog.imports.naming import one_line, slug, unique
 from groundplan.catalog.imports.node import Node
 from groundplan.catalog.imports.providers import (
@@ -50,14 +53,11 @@ _RESPONSES_ALONE = re.compile(r"(?:o\d+|gpt-[\d.]+)-pro|(?:gpt-[\d.]+-)?codex|o\
 """OpenAI's models that only the responses API serves: platform.openai.com/docs/models"""
 _ROUTER = "auto_router/"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
-_REGION = ("region_name", "aws_region_name", "vertex_location", "vertex_ai_location", "watsonx_region_name")
-_OWN_URL = {"anthropic": "https://api.anthropic.com/v1", "cohere": "https://api.cohere.com/v2"}
-"""docs.anthropic.com/en/api, docs.cohere.com/reference/rerank"""
 _HANDLED_PARAMS = frozenset(
     {"model", "api_base", "base_url", "api_key", "custom_llm_provider", "timeout", "stream_timeout", "num_retries",
      "max_retries", "max_tokens", "rpm", "tpm", "max_parallel_requests", "weight", "max_budget", "budget_duration",
      "max_completion_tokens", "max_input_tokens", "max_output_tokens", "order", "tags", "litellm_credential_name",
-     "aws_bedrock_runtime_endpoint", *_REGION}
+     "aws_bedrock_runtime_endpoint", *REGION_KEYS}
 )  # fmt: skip
 _RATES = ("rpm", "tpm")
 _HANDLED_INFO = frozenset({"max_tokens", "max_input_tokens", "max_output_tokens", *_RATES})
@@ -123,8 +123,9 @@ class EntryReader:
         credentials: Mapping[str, Node] = MappingProxyType({}),
     ) -> None:
         self._asked = asked
-        self._variables = variables
+        self._variables = Variables(asked.values, variables)
         self._findings = findings
+        self._addresses = AddressReader(self._variables, findings)
         self._credentials = credentials
         self._numbers = Numbers(findings)
         self._names: set[str] = set()
@@ -136,7 +137,7 @@ class EntryReader:
         model = params.get("model") if params else None
         group_node = node.get("model_name") or model
         group = group_node.text() if group_node else None
-        name = self._resolve(model) if model else None
+        name = self._variables.resolve(model) if model else None
         if model is not None and model.variable is not None and name is None:
             self._report(NEEDED, "model", "which model it is stands in a variable: left out",
                          f"Say --set {model.variable}=PROVIDER/NAME.", model)  # fmt: skip
@@ -160,18 +161,19 @@ class EntryReader:
         info = node.get("model_info")
         named = params.get("custom_llm_provider")
         provider_name, upstream = split_model_name(
-            name, self._provider_by_address(params), (named.text() if named else None) or None
+            name, self._addresses.provider_name(params), (named.text() if named else None) or None
         )
         provider = addresses.provider_of(provider_name, upstream)
         region, upstream = addresses.split_region(provider.api, upstream)
         missing: list[str] = []
         profile = self._inference_profile(params, provider, missing)
-        region = self._region(params) or region or addresses.split_region(provider.api, profile or "")[0]
-        region = region or self._address_part(params, addresses.REGIONS.get(provider.api or "", addresses.NO_PART))
+        region = self._addresses.region(params) or region or addresses.split_region(provider.api, profile or "")[0]
+        region = region or self._addresses.part(params, addresses.REGIONS.get(provider.api or "", addresses.NO_PART))
         base = params.get("base_model") or (info.get("base_model") if info else None)
         own = group if provider_name == "azure" else ""  # names of Azure's deployments say nothing of their model
         kind = self._deployment_type(info, (name, (base.text() if base else None) or "", own), model, missing)
-        url, private = self._url(params, addresses.Place(provider, provider_name, region), kind, missing, model)
+        place = addresses.Place(provider, provider_name, region)
+        url, private = self._addresses.url(params, place, kind, missing, model)
         upstream = addresses.requested_name(provider_name, upstream, url, kind)
         upstream, serves = self._served_apis(provider_name, upstream, info, model, at_home=private)
         body: dict[str, Any] = {"kind": "deployment", "name": unique(slug(f"{group}-{provider_name}"), self._names)}
@@ -263,111 +265,12 @@ class EntryReader:
     def _inference_profile(self, params: Node, provider: Provider, missing: list[str]) -> str | None:
         """Bedrock's inference profile that is requested in place of the model."""
         node = params.get("model_id") if provider.api == "bedrock" else None
-        found = self._resolve(node) if node is not None else None
+        found = self._variables.resolve(node) if node is not None else None
         if node is not None and found is None:
             missing.append("its inference profile")
             self._report(NEEDED, "model_id", "which inference profile it is stands in a variable",
                          f"Say --set {node.variable}=ARN.", node)  # fmt: skip
         return found
-
-    def _provider_by_address(self, params: Node) -> str | None:
-        """The provider whose public address the entry has, if any."""
-        node = _address_node(params)
-        url = self._resolve(node) if node is not None else None
-        return addresses.provider_by_url(url) if url else None
-
-    def _url(
-        self, params: Node, place: addresses.Place, kind: str, missing: list[str], model: Node
-    ) -> tuple[str | None, bool]:
-        """(URL; whether it is an address of the user's choice)"""
-        node = _address_node(params)
-        provider, name = place.provider, place.name
-        own = _OWN_URL.get("cohere" if kind == "rerank" and name.startswith("cohere") else provider.api or "")
-        own = None if provider.own_host and provider.api else own
-        said = next(
-            (
-                each
-                for each in addresses.address_variables(name)
-                if self._variable_value(each) or each in self._variables
-            ),
-            None,
-        )
-        if node is None and said is None:
-            url = self._with_project(params, place, own or provider.url or addresses.region_url(place))
-            if url is None:
-                missing.append("an address")
-                self._report(NEEDED, "api_base", *self._missing_address_parts(params, place), model)
-            return url, provider.own_host
-        variable = node.variable if node is not None else said
-        text = addresses.without_version(
-            (self._resolve(node) if node is not None else self._variable_value(said or "")) or ""
-        )
-        node = node or model
-        if not addresses.URL.fullmatch(text):
-            missing.append("an address")
-            hint = f"Say --set {variable}=https://HOST." if variable else "Write https://HOST/PATH alone."
-            if addresses.has_credentials(text):
-                here, hint = "credentials stand in the address: not copied", f"{REPLACE_SECRET} {hint}"
-                self._report(SECRET, "api_base", here, hint, node)
-            else:
-                self._report(NEEDED, "api_base", "the address is not in the file, or not one alone", hint, node)
-            return None, True
-        if addresses.uses_own_api(provider, kind):
-            if not addresses.is_own_host(provider, text):
-                missing.append("an address")
-                here = "an API of its provider's own is asked there, which nothing here speaks"
-                self._report(NEEDED, "api_base", here, "Write url: of its OpenAI-compatible API.", node)
-                return None, True
-            text = own or provider.url or text
-        url = self._with_project(params, place, addresses.with_api_path(text.rstrip("/"), provider))
-        if url is None:
-            missing.append("an address")
-            self._report(NEEDED, "vertex_project", "the address does not name project and location",
-                         "Write url: https://HOST/v1/projects/PROJECT/locations/LOCATION.", node)  # fmt: skip
-            return None, True
-        same = host_of(url) == host_of(provider.url or own or "")
-        if url != text.rstrip("/"):
-            self._report(CHANGED, "api_base", "url: with the path of its API", "Check it once.", node)
-        else:
-            self._report(CARRIED, "api_base", "url: of the deployment", "", node)
-        return url, not same
-
-    def _missing_address_parts(self, params: Node, place: addresses.Place) -> tuple[str, str]:
-        """(equivalent here, what to do) for a provider whose address is not known."""
-        name, lacking = one_line(place.name), []
-        for part in addresses.PARTS.get(place.provider.api or "", ()):
-            if self._address_part(params, part) is None:
-                node = _first_node(params, part.keys)
-                lacking.append(f"--set {(node.variable if node else None) or part.variables[0]}={part.sample}")
-        if not lacking:
-            todo = (
-                f"Say --set {addresses.address_variables(place.name)[0]}=https://HOST, or write url: of the deployment."
-            )
-            return f"{name} has no address of its own that is known", todo
-        return f"of the address at {name} a part is not in the file", f"Say {' '.join(lacking)}."
-
-    def _address_part(self, params: Node, part: addresses.AddressPart) -> str | None:
-        """A part of an address: from the file, else from its environment variables."""
-        node = _first_node(params, part.keys)
-        if node is not None:
-            return self._resolve(node)
-        return next((value for name in part.variables if (value := self._variable_value(name))), None)
-
-    def _with_project(self, params: Node, place: addresses.Place, url: str | None) -> str | None:
-        """The address with project and location for Vertex AI; None if they are unknown."""
-        if url is None or place.provider.api != "vertexai" or "/projects/" in url:
-            return url
-        project = self._address_part(params, addresses.PROJECT)
-        if project is None or place.region is None or not re.fullmatch(r"[a-z0-9:.-]{2,63}", project):
-            return None
-        return f"{url.removesuffix('/v1')}/v1/projects/{project}/locations/{place.region}"
-
-    def _resolve(self, node: Node) -> str | None:
-        return node.text() if node.variable is None else self._variable_value(node.variable)
-
-    def _variable_value(self, variable: str) -> str | None:
-        given, declared = self._asked.values.get(variable), self._variables.get(variable)
-        return given or (declared.text() if declared is not None and declared.variable is None else None)
 
     def _canonical_name(self, provider: Provider, name: str, upstream: str, base: Node | None, private: bool) -> str:
         """The model's name in the price list if it is there, else a name that no list has."""
@@ -391,9 +294,8 @@ class EntryReader:
                 self._report(state, "api_key", litellm_settings.MACHINE, litellm_settings.GOOGLE, node)
             return {}
         if node is None:
-            own = (
-                not private or provider.prices == "azure" or _address_node(params) is None
-            )  # else it is sent elsewhere
+            # else it is sent elsewhere
+            own = not private or provider.prices == "azure" or address_node(params) is None
             return {"key": f"env:{provider.key}"} if provider.key and own else {}
         variable = node.variable
         if variable is not None and _VARIABLE.fullmatch(variable):
@@ -465,15 +367,6 @@ class EntryReader:
             self._report(NEEDED, one_line(group), lacks.here, lacks.todo.replace("MODEL", one_line(group)), model)
         return {}
 
-    def _region(self, params: Node) -> str | None:
-        for key in _REGION:
-            node = params.get(key)
-            text = self._resolve(node) if node else None
-            if node is not None and text:
-                self._report(CARRIED, key, "the site of the deployment, by whose law it is worked on", "", node)
-                return text
-        return None
-
     def _site(self, provider: str, region: str | None, url: str | None, private: bool, model: Node) -> dict[str, str]:
         host = host_of(url) if url else ""
         at_home = private and bool(host) and is_private(host)
@@ -497,11 +390,3 @@ class EntryReader:
                 other = litellm_settings.PROVIDER_FIELD if part is params else of_info
                 rule = litellm_settings.rule(litellm_settings.ENTRY, key) or other
                 self._findings.append(setting_finding(f"{name}.{one_line(key)}", key, rule, node))
-
-
-def _first_node(params: Node, keys: tuple[str, ...]) -> Node | None:
-    return next((node for key in keys if (node := params.get(key)) is not None), None)
-
-
-def _address_node(params: Node) -> Node | None:
-    return params.get("api_base") or params.get("base_url") or params.get("aws_bedrock_runtime_endpoint")

@@ -23,13 +23,14 @@ PERIODS = {
 }  # fmt: skip
 """LiteLLM's duration -> period here."""
 _LIMITED = frozenset({"rpm", "tpm", "max_parallel_requests", "max_budget"})
+_WEIGHED = "; LiteLLM's shuffle goes on above it, unless a pre-call check is enabled"
 _EQUIVALENTS = {
-    "rpm": "requests: of a limit of the deployment, exact across gateways",
-    "tpm": "tokens: of a limit of the deployment, exact across gateways",
+    "rpm": "requests: of a limit of the deployment, exact across gateways" + _WEIGHED,
+    "tpm": "tokens: of a limit of the deployment, exact across gateways" + _WEIGHED,
     "max_parallel_requests": "concurrent: of a limit of the deployment, exact across gateways",
     "weight": "weight: of the deployment",
     "order": "the order of deployments of the workload",
-    "timeout": "limits.deadline of the workload",
+    "timeout": "limits.deadline of the workload, for all attempts of a call together; in LiteLLM each has that time",
     "stream_timeout": "timeouts.first_token of the deployment",
     "num_retries": "limits.attempts of the workload",
     "max_retries": "limits.attempts of the workload",
@@ -39,6 +40,8 @@ _EQUIVALENTS = {
     "max_output_tokens": "max_output of the deployment",
 }
 """LiteLLM's key -> its equivalent here."""
+_DIFFERENT = frozenset({"order", "rpm", "tpm", "timeout"})
+"""Those of which the equivalent is not the same."""
 
 
 def _tokens(number: Decimal | int) -> int:
@@ -72,7 +75,7 @@ class Numbers:
         value = node.get(key) if node else None
         number = value.number() if value else None
         if value is not None and number is not None:
-            self._add_finding(CARRIED if key != "order" else CHANGED, key, _EQUIVALENTS[key], "", value)
+            self._add_finding(CHANGED if key in _DIFFERENT else CARRIED, key, _EQUIVALENTS[key], "", value)
         return number
 
     def milliseconds(self, params: Node, key: str) -> int | None:

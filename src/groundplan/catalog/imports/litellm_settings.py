@@ -300,6 +300,9 @@ _NOT_SECRET = (
 
 UNKNOWN = Rule(NO_EQUAL, "this import does not know it", "See docs/workspace.md for what can be declared.")
 BESIDE = Rule(NO_EQUAL, "the proxy does not read it in model_info", "If it is meant, write it in litellm_params.")
+UNREAD_FALLBACKS = Rule(
+    NO_EQUAL, "the proxy does not read it where router_settings has fallbacks", "If they are meant, write them there."
+)
 PROVIDER_FIELD = Rule(NO_EQUAL, "a call is forwarded as its caller sent it; nothing is added", "Callers send it.")
 
 

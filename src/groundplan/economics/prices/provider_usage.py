@@ -23,13 +23,13 @@ class _Report(msgspec.Struct, frozen=True):
     """Base of reports and their parts; a field that is null or missing was not counted."""
 
 
-class ChatInput(_Report, frozen=True):
+class ChatInput(_Report, frozen=True, omit_defaults=True):
     cached_tokens: Count = None
     cache_write_tokens: Count = None
     audio_tokens: Count = None
 
 
-class ChatOutput(_Report, frozen=True):
+class ChatOutput(_Report, frozen=True, omit_defaults=True):
     reasoning_tokens: Count = None
     audio_tokens: Count = None
     image_tokens: Count = None

@@ -42,7 +42,7 @@ class Spent:
     bound_usd: Decimal = Decimal(0)
     """Cost of answers charged at the bound because their usage is unknown."""
     purpose: str = ""
-    """One of `ledger.model.PURPOSES` for calls of the gateway itself; empty: calls of clients."""
+    """That of `Reservation.purpose` for calls of the gateway itself; empty: calls of clients."""
     batch_calls: int = 0
     batch_usd: Decimal = Decimal(0)
     """The parts of `calls` and `cost_usd` at the price of batches."""

@@ -13,6 +13,7 @@ from functools import lru_cache
 from itertools import pairwise
 
 from groundplan.economics.semantic import grammar as g
+from groundplan.economics.semantic import persons
 from groundplan.economics.semantic.question import (
     MAX_SCAN,
     Tokens,
@@ -118,21 +119,21 @@ def read_clause(
     told = text.rstrip().endswith(".")
     asked = bool(_QUESTION_MARK.search(text)) or (place == 0 and not told) or bool(tokens.skipped and place >= 0)
     asked = asked or any(word.lower() in g.ORDERS for word in _SENTENCE_STARTS.findall(text))
-    persons = _persons(tokens)
+    mentioned = persons.persons_in(tokens)
     heads, things, governs = _modifications(tokens)
     return Clause(
         is_question=asked,
-        is_statement=told and not asked and "first" not in persons and not _is_imperative(tokens),
+        is_statement=told and not asked and "first" not in mentioned and not _is_imperative(tokens),
         focus=focus,
         is_copular=plain,
         counted_noun=counted,
         moods=moods,
         tense=tense,
-        persons=persons,
-        third_person_counts=_third_person_counts(tokens),
-        speaker_role=_speaker_role(tokens),
-        dialogue_direction=_dialogue_direction(tokens),
-        possessions=_possessions(tokens),
+        persons=mentioned,
+        third_person_counts=persons.third_person_counts(tokens),
+        speaker_role=persons.speaker_role(tokens),
+        dialogue_direction=persons.dialogue_direction(tokens),
+        possessions=persons.possessions(tokens),
         relations=relations,
         measured_words=timed,
         particles=_particles(tokens),
@@ -171,59 +172,6 @@ def _cannot_be_imperative(word: str) -> bool:
 
 _VOWELS = frozenset("aeiouy")
 _OBJECT_PRONOUNS = frozenset({"me", "us", "him", "her", "it", "them"})
-
-
-def _persons(tokens: Tokens) -> frozenset[str]:
-    return frozenset(name for name, words in _PERSONS if not words.isdisjoint(tokens.kept_words))
-
-
-_PERSONS = (("he", g.HE), ("she", g.SHE), ("they", g.THEY), ("first", g.FIRST), ("you", g.YOU))
-
-
-def _third_person_counts(tokens: Tokens) -> tuple[int, ...]:
-    if _THIRD_PERSONS.isdisjoint(tokens.kept_words):
-        return (0, 0, 0)
-    said = [word for place, word in enumerate(tokens.words) if place not in tokens.skipped]
-    return tuple(sum(word in words for word in said) for words in (g.HE, g.SHE, g.THEY))
-
-
-_THIRD_PERSONS = g.THIRD | g.THEY
-
-
-def _speaker_role(tokens: Tokens) -> str:
-    if _SPEAKER_WORDS.isdisjoint(tokens.words):
-        return ""
-    said = {
-        "i" if tokens.word_at(place - 1) == "by" else word
-        for place, word in enumerate(tokens.words)
-        if place not in tokens.skipped
-    }
-    subject, object_ = not said.isdisjoint(("i", "we")), not said.isdisjoint(("me", "us"))
-    return "" if subject == object_ else "subject" if subject else "object"
-
-
-_SPEAKER_WORDS = frozenset({"i", "we", "me", "us", "by"})
-
-
-def _dialogue_direction(tokens: Tokens) -> str:
-    """`i` where the speaker does something to the reader, `you` the other way round, or empty."""
-    if "you" not in tokens.kept_words:
-        return ""
-    order = [w for i, w in enumerate(tokens.words) if i not in tokens.skipped and w in ("i", "we", "me", "us", "you")]
-    for one, other in pairwise(order):
-        if one in ("i", "we") and other == "you":
-            return "i"
-        if one == "you" and other in ("me", "us"):
-            return "you"
-    return ""
-
-
-def _possessions(tokens: Tokens) -> frozenset[tuple[str, str]]:
-    return frozenset(
-        (g.POSSESSIVES[tokens.words[place - 1]], tokens.stems[place])
-        for place in tokens.content
-        if place and tokens.words[place - 1] in g.POSSESSIVES
-    )
 
 
 def _particles(tokens: Tokens) -> frozenset[tuple[str, str]]:

@@ -400,4 +400,3 @@ _GUARDS: tuple[tuple[str, Callable[[Reading, Reading], bool]], ...] = (
     ("plural", _noun_forms_differ),
     ("doer", _doer_differs),
 )
-KINDS = tuple(kind for kind, _ in _GUARDS)

@@ -212,4 +212,3 @@ _RULES: tuple[tuple[str, Callable[[_Side, _Side], bool]], ...] = (
     ("voice", _roles_swapped),
     ("sentence", _segments_differ),
 )
-KINDS = (STRAY_KIND, *dict.fromkeys(kind for kind, _ in _RULES))

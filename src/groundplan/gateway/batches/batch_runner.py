@@ -211,6 +211,7 @@ class BatchRunner:
             await self._claim_lines(connection, batch)
         elif ending:
             await batch_store.end_pending(connection, id, ending, UNSENT_MESSAGES[ending])
+        await self._start_claimed(connection, batch, ending)
         if not await batch_store.has_open_lines(connection, id):
             await self._end_batch(batch, late=late)
 
@@ -292,7 +293,7 @@ class BatchRunner:
     # calls ------------------------------------------------------------------------------------------------------------
 
     async def _claim_lines(self, connection: Connection, batch: Batch) -> None:
-        """Claim as many lines as this worker may run at once, with their money, and start them."""
+        """Claim as many lines as this worker may run at once, with their money."""
         catalog = self._gateway.live.catalog
         plan = catalog.plans.get(batch.workload) if catalog is not None else None
         limit = 4 if plan is None else plan.workload.batch_concurrent
@@ -301,6 +302,10 @@ class BatchRunner:
             return
         if limit > running:
             await batch_store.claim_lines(connection, batch, self._gateway.epoch, limit - running)
+
+    async def _start_claimed(self, connection: Connection, batch: Batch, ending: str) -> None:
+        """Start the calls of the lines that this worker has claimed. `ending`: the batch ends, so that they end with
+        this code: the database may have been lost between their claim and their start."""
         self._begun_calls -= self._done_calls
         self._done_calls.clear()
         claimed = await batch_store.list_claimed(connection, batch.id, self._gateway.epoch)
@@ -314,6 +319,11 @@ class BatchRunner:
         if not new:
             return
         await self._leases.book_unrequested([(name, period) for name, period in batch.charges])
+        if ending:
+            for line in new:
+                unsent = batch_store.error_line(line.call, line.custom_id, ending, UNSENT_MESSAGES[ending])
+                await self._store_result(batch, line, ok=False, result=msgspec.json.encode(unsent))
+            return
         for line in new:  # no other task runs before all their money is reserved
             self._start_line(batch, line)
 
@@ -379,6 +389,8 @@ class BatchRunner:
             locked = await batch_store.find(connection, batch.id, "FOR UPDATE SKIP LOCKED")
             if locked is None or locked.status in batch_store.ENDED:
                 return
+            if await batch_store.has_open_lines(connection, batch.id):
+                return  # a worker that checked the batch has just begun it
             output = await self._write_result_file(connection, batch, ok=True)
             failures = await self._write_result_file(connection, batch, ok=False)
             expired = late and await batch_store.has_lines_with_error(connection, batch.id, "batch_expired")

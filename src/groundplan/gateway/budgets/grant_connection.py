@@ -257,9 +257,9 @@ class GrantConnection:
         return granted.amount
 
     def unspent(self, key: Key) -> int:
-        """What this worker holds, reserved or not."""
+        """What this worker holds, reserved or not; nothing where its slice is forgotten, since the period ended."""
         book = self.slices_for(key[0])
-        return self._granted.get(key, 0) - book.released(*key) - book.spent(*key)
+        return self._granted.get(key, 0) - book.released(*key) - book.spent(*key) if book.was_granted(key) else 0
 
     def _book_grant(self, key: Key, amount: int) -> None:
         if amount:
@@ -353,9 +353,14 @@ class GrantConnection:
 
     async def give_back(self, *keys: Key, keep: Mapping[Key, int] = MappingProxyType({})) -> None:
         """Release what is idle of each key beyond what `keep` says and what waiters were promised: into the journal and
-        to disk where it is money, then to the database. There may be thousands, as when a day ends."""
+        to disk where it is money, then to the database. There may be thousands, as when a day ends or the worker does:
+        a database that does not answer is waited for once, and told of the others by a later tick, or the shipper."""
+        has_waited = False
         for at in range(0, len(keys), BATCH_SIZE):
-            await self._report_durable(self._release_idle(keys[at : at + BATCH_SIZE], keep))
+            released = self._release_idle(keys[at : at + BATCH_SIZE], keep)
+            if released and (self.connected or not has_waited):
+                has_waited = True
+                await self._report_durable(released)
 
     def release_now(self, key: Key) -> Coroutine[None, None, None]:
         """As `give_back`, but releases at the call, not when awaited, so that no call that runs first gets it."""
@@ -378,8 +383,7 @@ class GrantConnection:
         try:
             if (waiting := self._journal.durable(max(released))) is not None:
                 await waiting
-            async with self.lock:
-                await self.report_releases()
+            await self.report_releases()
         except (*DATABASE_ERRORS, Unavailable):
             # the next tick reports them, or the shipper from the journal; a failed journal ends this epoch, and
             # recovery finds the amount unspent and returns it
@@ -418,28 +422,41 @@ class GrantConnection:
 
     async def report_releases(self) -> None:
         """Report every release that the database has not confirmed, once it is on disk: after a loss of power a release
-        that is not would be charged here all the same. Needs `lock`."""
-        connection = await self.connect()
-        while unreported := list(islice(self._unconfirmed_releases.values(), BATCH_SIZE)):
-            if (
-                waiting := self._journal.durable(max(sequence for sequence, _ in unreported), patient=True)
-            ) is not None:
-                try:
-                    await waiting
-                except Unavailable:
+        that is not would be charged here all the same. Callers who wait for a grant get the connection after each
+        commit: after an outage there may be thousands. Takes `lock` itself; raises `DATABASE_ERRORS`."""
+        while self._unconfirmed_releases:
+            async with self.lock:
+                if not await self._report_next_releases():
                     return  # a failed journal ends this epoch
-            async with patient(_STATEMENT_S):
-                await grant_store.report_releases(connection, self._epoch, [record for _, record in unreported])
-            for _, record in unreported:
-                self._unconfirmed_releases.pop(record.id, None)
         returned = sorted(self._unconfirmed_returns)
         for at in range(0, len(returned), BATCH_SIZE):
-            totals = {key: self._counters.released(*key) for key in returned[at : at + BATCH_SIZE]}
-            async with patient(_STATEMENT_S):
-                await grant_store.report_returns(connection, self._epoch, totals)
-            self._unconfirmed_returns -= {
-                key for key, total in totals.items() if total == self._counters.released(*key)
-            }
+            async with self.lock:
+                await self._report_returns(returned[at : at + BATCH_SIZE])
+
+    async def _report_next_releases(self) -> bool:
+        """Report the oldest releases; False where they do not become durable any more. Needs `lock`."""
+        unreported = list(islice(self._unconfirmed_releases.values(), BATCH_SIZE))
+        if not unreported:
+            return True  # another task has reported them meanwhile
+        connection = await self.connect()
+        if (waiting := self._journal.durable(max(sequence for sequence, _ in unreported), patient=True)) is not None:
+            try:
+                await waiting
+            except Unavailable:
+                return False
+        async with patient(_STATEMENT_S):
+            await grant_store.report_releases(connection, self._epoch, [record for _, record in unreported])
+        for _, record in unreported:
+            self._unconfirmed_releases.pop(record.id, None)
+        return True
+
+    async def _report_returns(self, keys: Sequence[Key]) -> None:
+        """Report what was returned of these quotas. Needs `lock`."""
+        connection = await self.connect()
+        totals = {key: self._counters.released(*key) for key in keys}
+        async with patient(_STATEMENT_S):
+            await grant_store.report_returns(connection, self._epoch, totals)
+        self._unconfirmed_returns -= {key for key, total in totals.items() if total == self._counters.released(*key)}
 
     async def refresh_unallocated(self, keys: Sequence[Key]) -> None:
         """Refresh the unallocated amounts of these quotas, with a query even where there are none, which finds a dead
@@ -505,6 +522,5 @@ class GrantConnection:
             return
         if self.has_unconfirmed and self.connected:
             with suppress(*DATABASE_ERRORS):
-                async with self.lock:
-                    await self.report_releases()
+                await self.report_releases()
         await self._connection.close()

@@ -20,7 +20,7 @@ from psycopg.errors import UniqueViolation
 
 from groundplan.blueprint.model import Budget
 from groundplan.core.ids import new_id
-from groundplan.core.money import from_decimal, to_decimal
+from groundplan.core.money import MAX_AMOUNT, from_decimal, to_decimal
 from groundplan.gateway import database
 from groundplan.gateway.budgets.leases import Key, Quota
 from groundplan.gateway.stalls import patient
@@ -34,7 +34,8 @@ FREED_CHANNEL = "groundplan_freed"
 """Payload `NAME PERIOD`: there is room again where a worker was refused."""
 
 _REGISTER = """INSERT INTO gateway (epoch, host, home, pid) SELECT %s, %s, %s, %s
-    WHERE NOT EXISTS (SELECT FROM shipped s WHERE s.epoch = %s AND s.done) ON CONFLICT (epoch) DO NOTHING"""
+    WHERE NOT EXISTS (SELECT FROM shipped s WHERE s.epoch = %s AND s.done) ON CONFLICT DO NOTHING"""
+"""Names no index: two connections of a worker may register it at the same moment, and it has two unique ones."""
 _GRANT_BUDGETS = """SELECT g.amount, g.rest, g.contested FROM unnest(
       %s::uuid[], %s::text[], %s::text[], %s::numeric[], %s::int[], %s::bool[], %s::numeric[], %s::numeric[],
       %s::numeric[], %s::bool[])
@@ -216,9 +217,12 @@ async def grant_limits(
 
 
 def _limit_row(quota: Quota, period: str, number: int, requested: RequestedAmounts) -> Sequence[Any]:
+    # after usage that no provider can mean, more is owed than a bigint holds, and others are asked for with it
+    need, wanting, headroom = (
+        min(each, MAX_AMOUNT) for each in (requested.need, requested.wanting, requested.headroom)
+    )
     return (
-        quota.name, period, quota.limit, number, str(quota.end_of(period)),
-        requested.need, requested.wanting, requested.headroom, requested.recall,
+        quota.name, period, quota.limit, number, str(quota.end_of(period)), need, wanting, headroom, requested.recall,
     )  # fmt: skip
 
 

@@ -11,6 +11,7 @@ for its notifications; the shipper takes back what a dead worker held.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -32,10 +33,13 @@ from groundplan.gateway.budgets.next_periods import accounts_to_renew
 from groundplan.gateway.budgets.periods import has_ended
 from groundplan.gateway.budgets.recalls import Recalls
 from groundplan.gateway.budgets.windows import WindowClock
+from groundplan.gateway.failure_log import ExceptionLog
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.stalls import patient, stall_monitor_of
 from groundplan.gateway.ticks import in_turns, sleep_to_tick
 from groundplan.ledger.model import Charge
+
+_log = logging.getLogger(__name__)
 
 _RETRY_S = 0.015
 """Pause after a request that brought nothing; up to four times as long after several."""
@@ -89,6 +93,7 @@ class LeaseClient:
         self._background: set[asyncio.Task[None]] = set()
         self._tasks: list[asyncio.Task[None]] = []
         self._closing = False
+        self._exceptions = ExceptionLog(_log)
         self._last_check, self._last_measured = 0.0, float("inf")
         self._slices.on_freed = self._counters.on_freed = self._on_freed
 
@@ -273,20 +278,22 @@ class LeaseClient:
         loop = asyncio.get_running_loop()
         account.failed_tries, next_try = 0, 0.0
         account.changed = changed = asyncio.Event()
-        while self._admit_waiters(key, account):
-            if account.retry_now or loop.time() >= next_try:
-                account.retry_now = False
-                if await self._request_grant(key, account, recall=account.failed_tries % _TRIES_PER_RECALL == 0):
-                    account.failed_tries = 0
-                    continue
-                account.failed_tries += 1
-                pause = EMPTY_RETRY_S if account.smallest_refused else min(account.failed_tries, 4) * _RETRY_S
-                next_try = loop.time() + pause  # or earlier, when something is freed
-            changed.clear()
-            with suppress(TimeoutError):
-                async with asyncio.timeout(max(0.0, next_try - loop.time())):
-                    await changed.wait()
-        account.task = account.changed = None
+        try:
+            while self._admit_waiters(key, account):
+                if account.retry_now or loop.time() >= next_try:
+                    account.retry_now = False
+                    if await self._request_grant(key, account, recall=account.failed_tries % _TRIES_PER_RECALL == 0):
+                        account.failed_tries = 0
+                        continue
+                    account.failed_tries += 1
+                    pause = EMPTY_RETRY_S if account.smallest_refused else min(account.failed_tries, 4) * _RETRY_S
+                    next_try = loop.time() + pause  # or earlier, when something is freed
+                changed.clear()
+                with suppress(TimeoutError):
+                    async with asyncio.timeout(max(0.0, next_try - loop.time())):
+                        await changed.wait()
+        finally:
+            account.task = account.changed = None
         self._unwatch(key, account)
 
     async def _request_grant(self, key: Key, account: Account, *, recall: bool) -> bool:
@@ -366,8 +373,11 @@ class LeaseClient:
     async def _run_ticks(self) -> None:
         while True:
             await sleep_to_tick(_TICK_S)
-            with self._grants.log_failures():
-                await self._tick(asyncio.get_running_loop().time())
+            try:
+                with self._grants.log_failures():
+                    await self._tick(asyncio.get_running_loop().time())
+            except Exception:  # noqa: BLE001 -- the boundary of this task: the next tick may go through
+                self._exceptions.record("slices of budgets and limits are not looked after")
 
     async def _tick(self, now: float) -> None:
         for key in self._recalls.pop_expired(now):
@@ -391,7 +401,7 @@ class LeaseClient:
             async with self._grants.lock:
                 queried = self._recently_queried(now)
                 await self._grants.refresh_unallocated(queried)  # a query, which also finds a dead connection
-                await self._grants.report_releases()
+            await self._grants.report_releases()
         low = [each for each in list(self._active.items()) if self._should_prefetch(*each, now, at)]
         for i in range(0, len(low), BATCH_SIZE):
             await self._fetch_ahead(

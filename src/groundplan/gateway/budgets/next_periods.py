@@ -14,13 +14,14 @@ from groundplan.gateway.budgets.periods import ends, next_key
 def accounts_to_renew(
     active: Iterable[tuple[Key, Account]], seconds: Callable[[Key], float]
 ) -> Iterator[tuple[Account, str]]:
-    """Yield each account that is used often and whose period ends within `OUTAGE_S`, with the period that follows.
+    """Yield each account that is used often and whose period ends within `OUTAGE_S`, with the period that follows. Of a
+    period that is over, the next one has uses of its own to go by.
 
     `seconds` returns the time by which a key's periods begin and end, in seconds since the epoch.
     """
     for key, account in active:
         end = ends(key[1]) if account.is_used_often else None
-        if end is None or end.timestamp() - seconds(key) > OUTAGE_S:
+        if end is None or not 0.0 < end.timestamp() - seconds(key) <= OUTAGE_S:
             continue
         declared = account.declared
         spec = ("", "UTC") if isinstance(declared, Quota) else (declared.starts, declared.timezone)

@@ -156,11 +156,8 @@ def has_ended(key: str, now: str) -> bool:
     return end <= now if end else key < now[: len(key)]
 
 
-def end_text(key: str) -> str:
-    """Return when a period is over, for a hint."""
-    end = ends(key)
-    if end is None:
-        return "no set time: it does not renew" if key == "total" else "the end of another call"
+def end_text(end: datetime) -> str:
+    """Return the end of a period in UTC, for a hint."""
     return f"{end:%Y-%m-%d %H:%M} UTC" if (end.hour, end.minute) != (0, 0) else f"{end:%Y-%m-%d} UTC"
 
 

@@ -7,6 +7,7 @@ what is idle, and that there is room again.
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any
 from uuid import UUID
@@ -16,11 +17,16 @@ from groundplan.gateway.budgets.grant_connection import GrantConnection
 from groundplan.gateway.budgets.grant_store import FREED_CHANNEL, RECALL_CHANNEL
 from groundplan.gateway.budgets.leases import Key
 from groundplan.gateway.database import connect
+from groundplan.gateway.failure_log import ExceptionLog
 from groundplan.gateway.notifications import wait_for_notifications
 from groundplan.gateway.stalls import patient
 
+_log = logging.getLogger(__name__)
+
 _LISTEN_S = 2.0
 """How long PostgreSQL may take to begin to notify."""
+_PAUSE_S = 0.2
+"""Pause after a connection was lost."""
 _RECALL_S = 1.2
 """How long a worker keeps giving back what it frees after a recall: as long as the asking worker refuses at once."""
 
@@ -47,6 +53,7 @@ class Recalls:
         self._active_until: dict[Key, float] = {}
         self._listening: asyncio.Timeout | None = None
         """Ends the wait for notifications over the present connection."""
+        self._exceptions = ExceptionLog(_log)
 
     def __contains__(self, key: Key) -> bool:
         """Whether another worker was short of this key lately."""
@@ -62,17 +69,25 @@ class Recalls:
     async def run(self) -> None:
         """Listen, however often the connection is lost."""
         while True:
-            with self._grants.log_failures():
-                try:
-                    async with asyncio.timeout(None) as self._listening:
-                        await self._listen()
-                except TimeoutError:
-                    if self._listening is not None and self._listening.expired():
+            try:
+                with self._grants.log_failures():
+                    if await self._listen_until_anew():
                         continue
-                    raise
-                finally:
-                    self._listening = None
-            await asyncio.sleep(0.2)
+            except Exception:  # noqa: BLE001 -- the boundary of this task: other workers wait for what is idle here
+                self._exceptions.record("recalls of slices are not answered")
+            await asyncio.sleep(_PAUSE_S)
+
+    async def _listen_until_anew(self) -> bool:
+        """Listen until that fails; True where `listen_anew` ended it."""
+        try:
+            async with asyncio.timeout(None) as self._listening:
+                await self._listen()
+        except TimeoutError:
+            if self._listening is None or not self._listening.expired():
+                raise
+        finally:
+            self._listening = None
+        return True
 
     async def _listen(self) -> None:
         async with await connect(self._url) as listener:

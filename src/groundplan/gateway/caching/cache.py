@@ -23,6 +23,7 @@ from groundplan.gateway.caching.confirm import confirm
 from groundplan.gateway.caching.entry import FAILED, STORED, UNFIT, Entry, Flight, Key
 from groundplan.gateway.caching.replay_forms import ReplayForms
 from groundplan.gateway.call import admit, limits, settle
+from groundplan.gateway.call.ask import note_left_out
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.delivery.stream import EVENT_STREAM
 from groundplan.gateway.call.delivery.to_client import send_all, send_stream
@@ -288,6 +289,8 @@ async def send_cached(
     exchange.cache_result, exchange.saved_cost = how, entry.cost
     exchange.deployment = _deployment_of(exchange, entry)
     exchange.passages = list(entry.passages)
+    if entry.left_out and exchange.ask is not None:
+        note_left_out(exchange.ask, entry.left_out)
     gateway.live.record_person(workload.name, exchange.person)
     content.start_collecting(exchange, workload)
     left = settle.remaining_budget(gateway, exchange)
@@ -416,5 +419,6 @@ def _entry_of(gateway: Gateway, exchange: Exchange, flight: Flight) -> Entry | N
         events=None if flight.events is None else exchange.interface.shareable_events(ask, flight.events),
         query=ask.query[:MAX_QUERY_CHARS] if passages else "",
         states={exchange.person: exchange.documents_state} if exchange.documents_state else {},
+        left_out=frozenset(ask.left_out or ()),
         alone=flight.is_refresh,
     )

@@ -54,6 +54,7 @@ class StoredAnswer(msgspec.Struct, frozen=True, array_like=True):
     state: str = ""
     """The state of the documents that `person`, or the person of the call, could read."""
     alone: bool = False
+    left_out: list[str] = []
 
 
 class StoreMessage(msgspec.Struct, frozen=True, array_like=True):
@@ -96,6 +97,7 @@ def store_message(entry: Entry, exchange: Exchange, terms: bytes) -> StoreMessag
             query=entry.query,
             state=entry.state(exchange.person),
             alone=entry.alone,
+            left_out=sorted(entry.left_out),
         )
     )
 
@@ -138,6 +140,7 @@ def accept_answer(gateway: Gateway, kept: StoredAnswer) -> bool:
             query=kept.query,
             states={kept.person: kept.state} if kept.state else {},
             alone=kept.alone,
+            left_out=frozenset(kept.left_out),
         ),
     )
 

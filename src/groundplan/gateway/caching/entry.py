@@ -45,6 +45,8 @@ class Entry:
     states: dict[str, str] = field(default_factory=dict)
     """By person: the state of the documents up to which the answer is confirmed. People who share it may read different
     documents."""
+    left_out: frozenset[str] = frozenset()
+    """See `Ask.left_out`."""
     alone: bool = False
     """Whether it replaces the entries of both forms, since its client requested a new answer."""
 

@@ -70,8 +70,8 @@ class _Entry:
     at: float
     answer: asyncio.Future[KeptAnswer | None]
     size: int = 0
-    is_claimed: bool = False
-    """Whether this worker claimed the key, so that its answer counts for other workers, too."""
+    claimed_in: Path | None = None
+    """The file in which this worker claimed the key, so that its answer counts for other workers, too."""
 
 
 @dataclass(slots=True)
@@ -94,6 +94,8 @@ class IdempotentAnswers:
         self._evicted = UsedIdempotencyKeys()
         self._bytes = 0
         self._file: int | None = None
+        self._file_path = self._path(0)
+        """Path of the newest file."""
         self._file_count = 0
         """Files begun so far."""
         self._file_started_at = now
@@ -131,6 +133,7 @@ class IdempotentAnswers:
             os.close(file)
             raise
         self._file_count += 1
+        self._file_path = path
         return file
 
     def _path(self, number: int) -> Path:
@@ -171,7 +174,7 @@ class IdempotentAnswers:
         """The answer for another worker, awaited if it is still being made; None: this worker has not claimed the key.
         Raises `Conflict` for another body."""
         entry = self._entries.get(digest)
-        if entry is None or not entry.is_claimed:
+        if entry is None or entry.claimed_in is None:
             return None
         return await self._answer(entry, body)
 
@@ -200,16 +203,16 @@ class IdempotentAnswers:
         try:
             self._read_other_files(now)
         except OSError as error:
-            self._withdraw(digest)
+            self._withdraw(digest, self._file_path)
             raise _unwritable_error() from error
         holders = [
             reader.holder or Holder(0, b"") for reader in self._readers.values() if reader.seen.is_used(digest, now)
         ]
         entry = self._entries.get(digest)
         if holders:
-            self._withdraw(digest)
+            self._withdraw(digest, self._file_path)
         elif entry is not None:
-            entry.is_claimed = True
+            entry.claimed_in = self._file_path
         return holders
 
     async def claim_durably(self, digest: bytes, now: float) -> list[Holder]:
@@ -264,11 +267,18 @@ class IdempotentAnswers:
             os.close(file)
         self._file, self._retired = None, []
 
-    def _withdraw(self, digest: bytes) -> None:
-        """Write that nothing was sent for this key; if that cannot be written, the key stays used."""
-        if self._file is not None:
-            with suppress(OSError):
+    def _withdraw(self, digest: bytes, path: Path) -> None:
+        """Write that nothing was sent for this key, in the file in which it was claimed: another one does not take it
+        back. That file may have been full, or not synced, since. If it cannot be written, the key stays used."""
+        with suppress(OSError):
+            if self._file is not None and path == self._file_path:
                 _append(self._file, _ENTRY.pack(digest, NEVER))
+                return
+            file = os.open(path, os.O_WRONLY | os.O_APPEND)
+            try:
+                _append(file, _ENTRY.pack(digest, NEVER))
+            finally:
+                os.close(file)
 
     def keep(self, digest: bytes, kept: KeptAnswer) -> None:
         """Keep the answer of the first call, for calls that wait and later ones."""
@@ -285,8 +295,8 @@ class IdempotentAnswers:
         entry = self._entries.pop(digest, None)
         if entry is None:
             return
-        if entry.is_claimed:
-            self._withdraw(digest)
+        if entry.claimed_in is not None:
+            self._withdraw(digest, entry.claimed_in)
         self._bytes -= entry.size
         if not entry.answer.done():
             entry.answer.set_result(None)

@@ -363,15 +363,16 @@ def budget_exhausted(budget: Budget, bound: int, period: str, remaining: int, un
         details |= {"frees_at": None, "remaining_usd": format_usd(unspent)}
         retry_after = HELD_SECONDS
         hint = HELD_HINT
+    elif end is None:
+        details["frees_at"] = None
+        hint = "It does not renew: raise it, or ask for fewer tokens."
     elif is_over(period, now):  # for a call that keeps its period
         details["frees_at"] = None
         hint = "Its period is over, in which this was begun: order it again."
     else:
-        details["frees_at"] = None if end is None else end.isoformat()
-        retry_after = None if end is None else end.timestamp() - now
-        hint = f"It is free again at {end_text(period)}; or raise it, or ask for fewer tokens."
-        if end is None:
-            hint = "It does not renew: raise it, or ask for fewer tokens."
+        details["frees_at"] = end.isoformat()
+        retry_after = end.timestamp() - now
+        hint = f"It is free again at {end_text(end)}; or raise it, or ask for fewer tokens."
     return Exhausted(
         f"the budget {budget.name} ({short_usd(budget.limit)} {period_name}) has no room for this call",
         code="budget_exhausted",

@@ -8,8 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
+from msgspec.structs import force_setattr
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from groundplan.gateway.surfaces.upload import Upload
 
 
@@ -77,3 +80,14 @@ class Ask(msgspec.Struct, frozen=True):
     """Whether its answer is binary and passed on as it arrives."""
     parsed: object = None
     """The body as the surface itself parsed it."""
+    left_out: set[str] | None = None
+    """Names of what of its answer is left out, since the client's API has no field for it; see `note_left_out`. None:
+    nothing so far."""
+
+
+def note_left_out(ask: Ask, names: Iterable[str]) -> None:
+    """Add to `Ask.left_out`, which is None at first where few answers are translated."""
+    if ask.left_out is None:
+        force_setattr(ask, "left_out", set(names))
+    else:
+        ask.left_out.update(names)

@@ -176,7 +176,7 @@ class Exchange:
     parent_call: str
     """Id of the call for which the gateway itself makes this one; otherwise empty."""
     purpose: str
-    """Why the gateway makes it: one of `ledger.model.PURPOSES`."""
+    """Why the gateway makes it, as in `Reservation.purpose`."""
     is_judge_call: bool
     """Whether it asks a judge about an answer, without the prompt of its workload."""
     saved_cost: int
@@ -274,9 +274,10 @@ class Exchange:
         return [Charge(budget.name, period, amount) for budget, period in self.charges]
 
     def fork(self) -> Exchange:
-        """A copy for one more attempt of the same call beside the open one, with attempt fields and costs of its
-        own."""
+        """A copy for one more attempt of the same call beside the open one, with attempt fields, bounds and costs of
+        its own: the rest of a broken stream has other bounds than an attempt at the whole, which may still run."""
         other = copy.copy(self)
+        other.bounds = self.bounds.copy()
         other.cost, other.draining_bound, other.estimated = 0, 0, False
         return other
 

@@ -57,7 +57,7 @@ def limit_refusal(gateway: Gateway, shortage: Shortage) -> GroundplanError:
         hint, retry_after = admit.HELD_HINT, admit.HELD_SECONDS
     else:
         details["frees_at"] = end.isoformat()
-        hint, retry_after = f"It is free again at {end_text(span)}.", max(1.0, end.timestamp() - now)
+        hint, retry_after = f"It is free again at {end_text(end)}.", max(1.0, end.timestamp() - now)
     return Exhausted(
         f"the limit {quota.limit_name} ({_amount_text(quota, quota.limit)} {per} for {quota.covers}) "
         "has no room for this call",

@@ -207,7 +207,7 @@ class Pipeline:
         gateway = self._gateway
         probe_turn.give_up_turn(gateway, exchange)
         if exchange.attempt_started:
-            settle.attempt(gateway, exchange, "failed", 0, None)
+            settle.attempt(gateway, exchange, "failed" if exchange.attempt_sent else "not_billed", 0, None)
         if exchange.key is not None:
             settle.finish_with_error(gateway, exchange, error, "failed" if exchange.attempt_number >= 0 else "refused")
         else:

@@ -23,7 +23,7 @@ _PASSED_HEADERS = (FEATURE, TICKET)
 
 
 def new_chat_subcall(exchange: Exchange, interface: Interface, body: dict[str, Any], purpose: str) -> Exchange:
-    """A new chat sub-call of this call, not run yet. `purpose`: one of `ledger.model.PURPOSES`."""
+    """A new chat sub-call of this call, not run yet. `purpose`: as in `Reservation.purpose`."""
     headers = {name: value for name in _PASSED_HEADERS if (value := exchange.request.headers.get(name)) is not None}
     headers[b"content-type"] = b"application/json"
     request = Request(0.0, b"POST", b"/v1/chat/completions", headers, msgspec.json.encode(body))

@@ -96,6 +96,8 @@ class ChunkTemplate:
             noise_start = stop + len(self._middle)
             if end < noise_start or data[noise_start:end].strip(_ASCII):
                 return -1
+        elif stop < at:
+            return -1  # what comes before and after the text shares bytes: no JSON
         text = data[at:stop]
         if not text.strip(_ASCII):
             return len(text)

@@ -204,8 +204,9 @@ class Connection(RequestReader):
 
     @property
     def has_unread_answer(self) -> bool:
-        """Whether an answer is complete and its client has not read it."""
-        return self.paused is not None and self._task is None
+        """Whether an answer is complete and its client has not read all of it, however little is left."""
+        transport = self.transport
+        return self._task is None and transport is not None and transport.get_write_buffer_size() > 0
 
     @property
     def _is_busy(self) -> bool:

@@ -283,7 +283,7 @@ class RequestReader(asyncio.Protocol, ABC):
             return
         if (refusal := self._body_refusal(request)) is not None:
             self._refuse(refusal)
-        elif b"expect" in request.headers and not self._is_busy and self._expects_continue(request):
+        elif b"expect" in request.headers and self._expects_continue(request) and not (self._is_busy or self._refusal):
             self._send_continue()
         self._body_started = self.server.now()
         if not self._is_busy:

@@ -83,11 +83,6 @@ class Server(ConnectionOwner):
             connection.deadline = now + self.limits.client_check_seconds
         self._sweeper = self.loop.call_later(self.limits.sweep_seconds, self._sweep)
 
-    @property
-    def active_requests(self) -> int:
-        """Number of requests that are being answered."""
-        return sum(1 for connection in self.connections if connection.is_answering)
-
     def evict_idle(self, newest: Connection) -> bool:
         """Close some connections other than `newest`: those that have waited longest for a request; if there are none,
         those whose answers have not been read; else those that are sending a body, of the workload that has most of all

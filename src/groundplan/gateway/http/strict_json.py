@@ -2,8 +2,8 @@
 
 RFC 8259 leaves open which of two values counts, so the one that was checked here (the last) need not be the one that an
 upstream reads (the first). To some parsers (those of Go and .NET) `Model` is `model`, so names that decide something
-must not differ in capital letters only. Most bodies are proven good by counting alone, without a second parse. Does not
-look at values.
+must not differ in capital letters only, and in messages and tools, names that are read have small letters. Most bodies
+are proven good by counting alone, without a second parse. Does not look at values.
 
 The count: each name is followed by `":`, whose quote is not escaped, so the text contains at least as many of these as
 there are names, and there are at least as many names as the parser knows to be distinct. If both bounds are equal, no
@@ -60,6 +60,26 @@ _DECISIVE_NAMES = frozenset(
 )  # fmt: skip
 """Names below the top level that decide what is sent, to whom and at what cost. Other names are data, such as a
 function's arguments."""
+ITEM_FIELDS = frozenset(
+    {
+        "messages", "input", "item", "system", "tools", "functions", "reasoning", "stream_options", "cache_control",
+        "prompt_cache_options", "context_management",
+    }
+)  # fmt: skip
+"""Top-level fields with objects that surfaces read: messages, items, tools and settings."""
+_NESTED_FIELDS = frozenset(
+    {
+        "content", "output", "source", "image_url", "input_audio", "file", "function", "tool", "tools", "tool_calls",
+        "cache_control", "prompt_cache_breakpoint", "edits",
+    }
+)  # fmt: skip
+"""Fields of these objects whose objects surfaces read, too. All else is data, such as arguments and schemas."""
+ITEM_NAMES = _DECISIVE_NAMES | {
+    "output", "audio", "video_url", "audio_url", "image_embeds", "audio_embeds", "image_pil", "format", "id", "name",
+    "tool", "tools", "tool_name", "execution", "encrypted_content", "cache_control", "prompt_cache_breakpoint", "ttl",
+    "mode", "edits",
+}  # fmt: skip
+"""Names that surfaces read in these objects."""
 
 
 class _DuplicateName(Exception):
@@ -131,7 +151,8 @@ def _has_few_brackets(body: bytes) -> bool:
 
 
 def check_duplicate_names(body: bytes, distinct_names: int) -> None:
-    """Raise `Invalid` (`duplicate_key`) if an object of a valid JSON `body` contains a name twice.
+    """Raise `Invalid` (`duplicate_key`) if an object of a valid JSON `body` contains a name twice, or if a message,
+    item, part or tool has a name that differs from one that is read there only in capital letters.
 
     `distinct_names` is how many distinct lower-case names, in all its objects together, are known to be there; 0 is
     always right. May raise `RecursionError`.
@@ -141,9 +162,13 @@ def check_duplicate_names(body: bytes, distinct_names: int) -> None:
         return
     if counted and (counted := counted - _count_escaped(body)) == distinct_names:
         return
+    respelled = list[dict[str, Any]]()
     try:
-        if counted is None or counted != _count_distinct_names(_decode(body)):
-            _check_exactly(body.decode())
+        value = None if counted is None else _decode(body)
+        if value is None or counted != _count_distinct_names(value, respelled):
+            _check_items(_check_exactly(body.decode()))
+        elif respelled:
+            _check_items(value)
     except _DuplicateName as twice:
         raise Invalid(
             f"{str(twice)[:60]!r} is given twice in one object, and which of them counts is anybody's guess",
@@ -153,7 +178,7 @@ def check_duplicate_names(body: bytes, distinct_names: int) -> None:
 
 
 def check_name_spelling(names: Collection[str], read: Collection[str]) -> None:
-    """Raise `Invalid` (`duplicate_key`) if one of the top-level `names` differs from one in `read` only in capital
+    """Raise `Invalid` (`duplicate_key`) if one of the `names` of an object differs from one in `read` only in capital
     letters."""
     for name in names:
         small = name.casefold()
@@ -163,6 +188,24 @@ def check_name_spelling(names: Collection[str], read: Collection[str]) -> None:
                 code="duplicate_key",
                 hint=f"Write {small[:60]}.",
             )
+
+
+def _check_items(body: Any) -> None:
+    """Check the names of all messages, items, parts and tools of a decoded body. Raises `Invalid`."""
+    for name in ITEM_FIELDS.intersection(body) if isinstance(body, dict) else ():
+        check_item_spelling(body[name])
+
+
+def check_item_spelling(value: Any) -> None:
+    """Raise `Invalid` (`duplicate_key`) for a name of a message, item, part or tool, or of one in a list of them, that
+    differs from one that is read there only in capital letters."""
+    if isinstance(value, dict):
+        check_name_spelling(value, ITEM_NAMES)
+        for name in _NESTED_FIELDS.intersection(value):
+            check_item_spelling(value[name])
+    elif isinstance(value, list):
+        for each in value:
+            check_item_spelling(each)
 
 
 def _count_names(body: bytes) -> int | None:
@@ -204,32 +247,36 @@ def _count_escaped(body: bytes) -> int:
     return 0 if b'\\\\"' in body else body.count(b'\\":')
 
 
-def _count_distinct_names(value: Any) -> int:
-    """Number of distinct names in all objects."""
+def _count_distinct_names(value: Any, respelled: list[dict[str, Any]]) -> int:
+    """Number of distinct names in all objects. Adds to `respelled` the objects with a name of `ITEM_NAMES` in other
+    letters."""
     kind = type(value)
     if kind is not dict and kind is not list:
         return 0
     found = 0
     if kind is dict:
         found = len(value)
-        if found > 1 and not _ORDINARY_NAMES.issuperset(value):
+        if found and not _ORDINARY_NAMES.issuperset(value):
             text = "".join(value)
             if not (text.islower() and text.isascii()):
                 _check_decisive_names(value)
+                if any(name not in ITEM_NAMES and name.casefold() in ITEM_NAMES for name in value):
+                    respelled.append(value)
     for each in value.values() if kind is dict else value:
         kind = type(each)
         if kind is dict or kind is list:
-            found += _count_distinct_names(each)
+            found += _count_distinct_names(each, respelled)
     return found
 
 
-def _check_pairs(pairs: list[tuple[str, Any]]) -> None:
+def _check_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     seen: set[str] = set()
     for name, _ in pairs:
         if name in seen:
             raise _DuplicateName(name)
         seen.add(name)
     _check_decisive_names(seen)
+    return dict(pairs)
 
 
 def _check_decisive_names(names: Collection[str]) -> None:

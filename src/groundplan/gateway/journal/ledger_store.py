@@ -287,7 +287,7 @@ def _book_grant(conn: Conn, epoch: UUID, key: tuple[str, str], amount: int) -> N
     usd = to_decimal(amount)
     conn.execute(
         """INSERT INTO gateway (epoch, host, home, pid, state) VALUES (%s, '', '', 0, 'fenced')
-           ON CONFLICT (epoch) DO NOTHING""",
+           ON CONFLICT DO NOTHING""",
         (epoch,),
     )
     conn.execute(

@@ -2,7 +2,8 @@
 
 Stateless: each POST is one message with one JSON answer. Every use of a tool passes the same identification, kill
 switches, company rules, limits and guardrails as a model call, and is recorded as a call in the ledger and the audit
-log. A dangerous use waits for a person's approval. The client of the servers is in `servers`.
+log. A dangerous use waits for a person's approval. The client of the servers is in `servers`, the guardrails on what
+callers send and servers answer in `content_checks`.
 """
 
 from __future__ import annotations
@@ -24,20 +25,17 @@ from groundplan.gateway.call import admit, limits, settle
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.facts_api import admit_caller, record_passages
-from groundplan.gateway.guard import presidio
-from groundplan.gateway.guard.relay import refusal_error
 from groundplan.gateway.http import errors
 from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.mcp import wire
 from groundplan.gateway.mcp.approvals import take_approval
+from groundplan.gateway.mcp.content_checks import check_arguments, checked_entry, checked_error, checked_tool_result
 from groundplan.gateway.mcp.resources import (
     GETS,
     LISTS,
-    ContentChecker,
     Kind,
     alternative_uris,
-    checked_result,
     entry_for_callers,
     is_offered,
     requested_name,
@@ -48,10 +46,6 @@ from groundplan.gateway.policy.gate import ToolUser
 from groundplan.gateway.policy.snapshot import Policy
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.upstream.pressure import RANKS
-from groundplan.governance.guardrails.guard import Findings, checked_passage, rewrite_texts
-from groundplan.governance.guardrails.masks import Masks
-from groundplan.governance.guardrails.model import Refusal
-from groundplan.governance.guardrails.window import Refused
 from groundplan.governance.policy.calls import Tool
 from groundplan.governance.policy.cedar import policy_denial
 from groundplan.knowledge.retrieval.wire import NOT_GIVEN
@@ -120,7 +114,7 @@ class McpApi:
                 body = await self._answer(exchange, message)
             except ServerError as error:
                 code = int(error.code) if isinstance(error.code, int) else -32603
-                body = wire.error_response(message.id, code, _checked_error(exchange, str(error)))
+                body = wire.error_response(message.id, code, checked_error(exchange, str(error)))
             await response.send_large(200, body)
 
     async def _answer(self, exchange: Exchange, message: wire.Message) -> bytes:
@@ -240,16 +234,7 @@ class McpApi:
         parameters = {field: name, **use.arguments}
         check = partial(self._check_unsent, use, self._gateway.live.policy)
         found = await self._servers.request(server, kind.gets, parameters, session_owner(use.exchange), check)
-        guard = use.exchange.plan.guard if use.exchange.plan is not None else None
-        if guard is None or guard.passages.is_empty or guard.shadow:
-            return dict(checked_result(kind, server.name, found, ContentChecker(str)))
-        masks, findings = Masks(), Findings()
-
-        def check_text(text: str) -> str:
-            checked = checked_passage(guard, text, masks, findings)
-            return "(left out by a guardrail)" if checked is None else checked
-
-        return dict(checked_result(kind, server.name, found, ContentChecker(check_text, guard.unchecked)))
+        return checked_entry(use.exchange, kind, server.name, found)
 
     async def _check_use(self, use: McpUse) -> None:
         """Check kill switches, company rules, limits and the arguments. Raises `Denied`, `Exhausted`, `Unavailable`."""
@@ -261,7 +246,7 @@ class McpApi:
         catalog = use.exchange.catalog
         if catalog is not None and catalog.limits is not None:
             await limits.admit_cached(self._gateway, use.exchange, catalog.limits)
-        await self._check_arguments(use)
+        await check_arguments(self._gateway, use)
         if self._gateway.live.policy is not policy:
             self._check_again(use)
 
@@ -373,7 +358,7 @@ class McpApi:
         parameters = {"name": use.tool, "arguments": use.arguments}
         check = partial(self._check_unsent, use, self._gateway.live.policy)
         result = await self._servers.request(server, "tools/call", parameters, session_owner(exchange), check)
-        return self._checked_result(use, result)
+        return checked_tool_result(use, result)
 
     def _refusal(self, use: McpUse) -> Denied | None:
         """The refusal of a use by kill switches or company rules; None: it is allowed."""
@@ -394,54 +379,6 @@ class McpApi:
                 return policy_denial(verdict, f"this use of {use.name} by {workload.name}")
         return None
 
-    async def _check_arguments(self, use: McpUse) -> None:
-        """Block arguments that the workload's input guardrails block; nothing is masked, since a tool needs values."""
-        guard = use.exchange.plan.guard if use.exchange.plan is not None else None
-        if guard is None or not guard.checks_input or guard.shadow:
-            return
-        checked_texts = [*use.caller_texts, *_texts_in(use.arguments)]
-
-        def refuse_blocked(text: str, own: bool) -> str:
-            for hit in guard.input.find_hits(text, inject=not own):
-                if hit.action == "block":
-                    raise Refused(Refusal("input", hit.check, hit.kind))
-            return text
-
-        try:
-            rewrite_texts({"text": checked_texts}, refuse_blocked)
-            if guard.presidio_input == "block":
-                kinds = await presidio.find_personal_data(self._gateway, use.exchange.id, "\n".join(checked_texts))
-                if kinds is None and not guard.fail_open:
-                    raise Refused(Refusal("input", "failed", "presidio"))
-                if kinds:
-                    raise Refused(Refusal("input", "presidio", kinds[0]))
-        except Refused as refused:
-            raise refusal_error(refused.refusal) from refused
-
-    def _checked_result(self, use: McpUse, result: dict[str, Any]) -> dict[str, Any]:
-        """A tool's result after the checks for passages: it is text from elsewhere."""
-        guard = use.exchange.plan.guard if use.exchange.plan is not None else None
-        if guard is None or guard.passages.is_empty:
-            return result
-        masks, findings = Masks(), Findings()
-
-        def check_text(text: str) -> str:
-            checked = checked_passage(guard, text, masks, findings)
-            return "(left out by a guardrail)" if checked is None else checked
-
-        content, checker = (
-            result.get("content"),
-            ContentChecker(check_text) if guard.shadow else ContentChecker(check_text, guard.unchecked),
-        )
-        kept = [checker.check_part(each) for each in content] if isinstance(content, list) else []
-        checked = {**result, "content": kept}
-        if use.server is not None:  # the gateway's own tool repeats its content there
-            for text in _texts_in(result.get("structuredContent")):
-                check_text(text)
-        if findings.counts and not guard.shadow:
-            checked.pop("structuredContent", None)
-        return checked
-
     async def _search_sources(self, use: McpUse) -> dict[str, Any]:
         exchange = use.exchange
         try:
@@ -457,7 +394,7 @@ class McpApi:
         ]
         texts += [_newer_text(each) for each in found.get("newer", ())]
         content = [{"type": "text", "text": text} for text in texts] or [{"type": "text", "text": "Nothing was found."}]
-        return self._checked_result(use, {"content": content, "structuredContent": found, "isError": False})
+        return checked_tool_result(use, {"content": content, "structuredContent": found, "isError": False})
 
 
 def _resource_use(
@@ -467,26 +404,6 @@ def _resource_use(
     """The use of a resource or a prompt."""
     alternatives = tuple(f"resource:{each}" for each in alternative_uris(name)) if kind.what == "resource" else ()
     return McpUse(exchange, server, f"{kind.what}:{name}", arguments or {}, retry, alternative_names=alternatives)
-
-
-def _checked_error(exchange: Exchange, message: str) -> str:
-    """A server's error message after the checks for passages: it is text from elsewhere."""
-    guard = exchange.plan.guard if exchange.plan is not None else None
-    if guard is None or guard.passages.is_empty:
-        return message
-    checked = checked_passage(guard, message, Masks(), Findings())
-    return "(left out by a guardrail)" if checked is None else checked
-
-
-def _texts_in(value: Any) -> list[str]:
-    """All texts in a JSON value, with names and numbers, which are often data."""
-    if isinstance(value, str):
-        return [value]
-    if isinstance(value, dict):
-        return [text for name, each in value.items() for text in (name, *_texts_in(each))]
-    if isinstance(value, list):
-        return [text for each in value for text in _texts_in(each)]
-    return [str(value)] if isinstance(value, int | float) and not isinstance(value, bool) else []
 
 
 def _check_origin(request: Request) -> None:

@@ -253,13 +253,15 @@ class LiveView:
                 await self._load_policy(connection, self.catalog)
             if newer_blueprint:
                 await self._load_blueprint(connection, blueprint)
+            # also where policy has changed again while it was loaded: with a change every second and a PostgreSQL that
+            # takes longer to load one, a policy without changes would never be seen
+            self._confirmed = asked_at, at
+            self._log_connection()
+            self.is_undeclared = blueprint == 0 and self.catalog is None
+            if self.catalog is not None:
+                self.loaded.set()
             if not newer_policy and not newer_blueprint:
                 break
-        self._confirmed = asked_at, at
-        self._log_connection()
-        self.is_undeclared = blueprint == 0 and self.catalog is None
-        if self.catalog is not None:
-            self.loaded.set()
         if asked_at - self._slow_refresh_at >= _SLOW_SECONDS:
             self._slow_refresh_at = asked_at
             await self._refresh_figures(connection)

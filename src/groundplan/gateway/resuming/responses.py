@@ -21,6 +21,7 @@ from groundplan.gateway.resuming.continued_relay import (
     ContinuedRelay,
     SentAnswer,
     add_usage,
+    events,
     has_text,
     is_set,
     overlap,
@@ -127,6 +128,17 @@ class ContinuedResponse(ContinuedRelay):
         whole = _decode(inner.response_json())
         return _encode(
             whole if self._earlier is None or self.sent is None else self._complete_response(self.sent, whole)
+        )
+
+    def error_event(self, reason: str, call_id: str) -> bytes:
+        """The event of the inner relay, numbered after the last one that the client has: a later attempt counts from
+        its own beginning."""
+        event = super().error_event(reason, call_id)
+        if self._earlier is None or self.sent is None:
+            return event
+        number = self.sent.surface_state.number
+        return b"".join(
+            format_named_event("error", _encode({**_decode(data), "sequence_number": number})) for data in events(event)
         )
 
     # the first attempt ------------------------------------------------------------------------------------------------

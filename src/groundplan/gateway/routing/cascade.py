@@ -109,11 +109,12 @@ async def _try_first(
             passed, why = await _run_checks(gateway, exchange, rule, answered)
     except TimeoutError:
         passed, why = (), "its checks took too long"
-    if exchange.ask is not None and exchange.ask.stream and not why and _events(exchange, answered) is None:
+    not_streamable = exchange.ask is not None and exchange.ask.stream and _events(exchange, answered) is None
+    if not_streamable and not why:
         why = "its answer cannot be streamed without losing something"
     if why:
         _note_outcome(exchange, rule.first, why, passed)
-        return False, FailedAnswer(deployment, answered) if rule.give else None
+        return False, FailedAnswer(deployment, answered) if rule.give and not not_streamable else None
     _note_outcome(exchange, rule.first, "", passed)
     await _send_answer(gateway, exchange, FailedAnswer(deployment, answered))
     return True, None

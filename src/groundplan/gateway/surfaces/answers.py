@@ -131,9 +131,9 @@ def facts(exchange: Exchange, remaining: int | None, known: AnswerConstants | No
         parts.append(exchange.grounding_notes.json_members())
     if exchange.guard is not None:
         parts += (b',"guardrails":', _encode(exchange.guard.report()))
-    deployment = exchange.deployment
-    if exchange.interface.has_extra_facts and exchange.ask is not None and deployment is not None:
-        noted = _encode(exchange.interface.extra_facts(exchange.ask, deployment))[1:-1]
+    deployment, ask = exchange.deployment, exchange.ask
+    if ask is not None and deployment is not None and (exchange.interface.has_extra_facts or ask.left_out):
+        noted = _encode(exchange.interface.extra_facts(ask, deployment))[1:-1]
         if noted:
             parts += (b",", noted)
     parts.append(b"}")

@@ -146,7 +146,10 @@ _USES_OF_FIELDS = {
         background previous_response_id audio prediction web_search_options moderation container mcp_servers
         inference_geo speed conversation context_management cache_control output_config output_format
         encoding_format image background_options prompt_cache_options reasoning thread compaction billing_policy
-        modality
+        modality functions prompt_embeds
+        size quality partial_images num_images num_images_per_prompt num_outputs num_outputs_per_prompt batch_size
+        batch_count svg frame_count images image_url image_urls mask markup reference_images ref_images file files
+        voice top_n instances
         """,
         "ordinary": """
         temperature top_p stop seed user metadata frequency_penalty presence_penalty logprobs top_logprobs

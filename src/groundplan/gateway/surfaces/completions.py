@@ -16,7 +16,7 @@ from groundplan.core.errors import Invalid
 from groundplan.economics.price import AUTO
 from groundplan.economics.prices.provider_usage import normalize_tier
 from groundplan.gateway.caching.replay_forms import COMPLETIONS_REPLAY_FORMS
-from groundplan.gateway.call.ask import Ask
+from groundplan.gateway.call.ask import Ask, note_left_out
 from groundplan.gateway.call.pricing import ReportedUsage
 from groundplan.gateway.http.splicing import replace_fields
 from groundplan.gateway.http.sse import END, append_field, format_event
@@ -27,8 +27,15 @@ from groundplan.gateway.surfaces.body import (
     refuse_fields,
     stream_options_with_usage,
 )
-from groundplan.gateway.surfaces.chat.answer_types import NULL, parse_chunk, parse_completion
-from groundplan.gateway.surfaces.chat.chunk import remove_usage
+from groundplan.gateway.surfaces.chat.answer_types import (
+    AnswerMessage,
+    Chunk,
+    Completion,
+    Delta,
+    parse_chunk,
+    parse_completion,
+)
+from groundplan.gateway.surfaces.chat.chunk import NULL, remove_usage
 from groundplan.gateway.surfaces.chat.surface import MAX_COPIES
 from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer
 from groundplan.gateway.surfaces.openai_relay import OpenAIRelay, refuse_unfinished, stream_error
@@ -115,6 +122,7 @@ def read(body: bytes) -> Ask:
         service=AUTO,
         body=body,
         parsed=prompts,
+        left_out=set(),
     )
 
 
@@ -201,19 +209,24 @@ class CompletionsRelay(OpenAIRelay):
 class ByChatRelay(CompletionsRelay):
     """Translates a chat stream into one of completions."""
 
-    __slots__ = ("_model",)
+    __slots__ = ("_left_out", "_model")
 
-    def __init__(self, include_usage: bool, texts: int, model: str) -> None:
+    def __init__(self, include_usage: bool, texts: int, model: str, left_out: set[str] | None) -> None:
+        """`left_out`: see `Ask.left_out`."""
         super().__init__(include_usage, texts)
         self._model = model
+        self._left_out = set[str]() if left_out is None else left_out
 
     def _feed(self, data: bytes) -> bytes:
         chat_chunk = parse_chunk(data)
         if chat_chunk.service_tier is not None:
             self._tier = chat_chunk.service_tier
         choices = []
+        self._left_out.update(chat_chunk.left_out)
         for choice in chat_chunk.choices:
-            self.output_bytes += 0 if choice.delta is None else choice.delta.reasoning_bytes
+            if choice.delta is not None:
+                self.output_bytes += choice.delta.reasoning_bytes
+                self._left_out.update(_untranslated(choice.delta))
             text = "" if choice.delta is None else (choice.delta.text or choice.delta.refusal or "")
             if text or choice.finish_reason:
                 finish = _FINISHES.get(choice.finish_reason, "stop") if choice.finish_reason else None
@@ -221,7 +234,7 @@ class ByChatRelay(CompletionsRelay):
         usage = None if chat_chunk.usage is None else _complete_report(chat_chunk.usage)
         if not choices and usage is None:
             return b""
-        chunk = {**_head(chat_chunk.id, chat_chunk.created, chat_chunk.model or self._model), "choices": choices}
+        chunk = {**_head(chat_chunk, self._model), "choices": choices}
         if usage is not None:
             chunk["usage"] = usage
         return super()._feed(_encode(chunk))
@@ -232,17 +245,46 @@ def _complete_report(report: ReportedUsage) -> ReportedUsage | None:
     used = report.usage()
     if used is None or None not in (report.prompt_tokens, report.completion_tokens, report.total_tokens):
         return report if used is not None else None
-    totals = {"prompt_tokens": used.input, "completion_tokens": used.output, "total_tokens": used.input + used.output}
-    return msgspec.structs.replace(report, **totals)
+    return msgspec.structs.replace(report, **_totals(used))
 
 
-def _head(name: str, created: int, model: str) -> dict[str, Any]:
+def _totals(usage: Usage) -> dict[str, int]:
     return {
-        "id": f"cmpl-{name.removeprefix('chatcmpl-')}",
-        "object": "text_completion",
-        "created": created,
-        "model": model,
+        "prompt_tokens": usage.input,
+        "completion_tokens": usage.output,
+        "total_tokens": usage.input + usage.output,
     }
+
+
+def _usage_json(usage: Usage) -> dict[str, Any]:
+    """The `usage` of a whole answer, with the details that are not zero."""
+    read = {
+        "cached_tokens": usage.cache_read,
+        "cache_write_tokens": usage.cache_write,
+        "audio_tokens": usage.input_audio,
+    }
+    written = {"reasoning_tokens": usage.reasoning, "audio_tokens": usage.output_audio}
+    details = {"prompt_tokens_details": read, "completion_tokens_details": written}
+    told = {name: {each: count for each, count in counts.items() if count} for name, counts in details.items()}
+    return {**_totals(usage), **{name: counts for name, counts in told.items() if counts}}
+
+
+def _head(found: Completion | Chunk, model: str) -> dict[str, Any]:
+    """The fields of an answer beside its choices and usage. `model` is used where the upstream names none."""
+    head = {
+        "id": f"cmpl-{found.id.removeprefix('chatcmpl-')}",
+        "object": "text_completion",
+        "created": found.created,
+        "model": found.model or model,
+    }
+    if isinstance(found.system_fingerprint, str):
+        head["system_fingerprint"] = found.system_fingerprint
+    return head
+
+
+def _untranslated(message: AnswerMessage | Delta) -> list[str]:
+    """Names of what a text cannot have: it was asked for without tools."""
+    return message.untranslated(cites=False) + (["answer.tool_calls"] if message.tool_calls else [])
 
 
 class OpenAICompletions:
@@ -295,6 +337,8 @@ class CompletionsByChat(ViaChat):
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
         """Translate a chat answer into a completion. Raises `Malformed`."""
         found = parse_completion(data)
+        note_left_out(ask, found.left_out)
+        note_left_out(ask, (name for choice in found.choices for name in _untranslated(choice.message)))
         choices = [
             {
                 "index": choice.index,
@@ -304,18 +348,14 @@ class CompletionsByChat(ViaChat):
             }
             for choice in found.choices
         ]
-        made = {**_head(found.id, found.created, found.model or ask.model), "choices": choices}
+        made = {**_head(found, ask.model), "choices": choices}
         usage = None if found.usage is None else found.usage.usage(normalize_tier(found.service_tier))
         if usage is not None:
-            made["usage"] = {
-                "prompt_tokens": usage.input,
-                "completion_tokens": usage.output,
-                "total_tokens": usage.input + usage.output,
-            }
+            made["usage"] = _usage_json(usage)
         return UpstreamAnswer(_encode(made), usage)
 
     def new_relay(self, ask: Ask) -> Relay:
-        return ByChatRelay(ask.include_usage, ask.copies, ask.model)
+        return ByChatRelay(ask.include_usage, ask.copies, ask.model, ask.left_out)
 
 
 def chat_fields(ask: Ask) -> dict[str, msgspec.Raw]:
@@ -393,6 +433,9 @@ class Completions(ServedViaChat):
 
     def serves_natively(self, deployment: Deployment) -> bool:
         return serves_completions(deployment)
+
+    def extra_facts(self, ask: Ask, deployment: Deployment) -> dict[str, object]:
+        return {} if serves_completions(deployment) else super().extra_facts(ask, deployment)
 
     def cost_bound(self, ask: Ask, deployment: Deployment, added: int, cap: int) -> int:
         """As its base. Raises `Invalid` for tokens where the workload adds texts."""

@@ -9,7 +9,7 @@ from msgspec.structs import replace
 from groundplan.core.errors import Invalid
 from groundplan.economics.unit_price import image_price
 from groundplan.gateway.call.ask import Ask
-from groundplan.gateway.surfaces.images import COPY_FIELDS, Images, ImageSettings, check_bounded, check_counts
+from groundplan.gateway.surfaces.images import REFUSED_FIELDS, Images, ImageSettings, check_bounded, check_counts
 from groundplan.gateway.surfaces.upload import Upload, accepting_uploads, image_missing
 
 if TYPE_CHECKING:
@@ -19,12 +19,9 @@ if TYPE_CHECKING:
     from groundplan.gateway.http.server import Request
     from groundplan.ledger.model import Usage
 
-_DECISIVE_FIELDS = COPY_FIELDS | frozenset(
-    {
-        "model", "n", "size", "quality", "stream", "partial_images", "prompt", "output_format", "frame_count", "svg",
-        "svg[model]", "svg[reasoning]", "svg[reasoning][effort]", "image", "image[]", "image_url", "mask", "markup",
-    }
-)  # fmt: skip
+_DECISIVE_FIELDS = REFUSED_FIELDS | {
+    "model", "n", "size", "quality", "stream", "partial_images", "prompt", "output_format",
+}  # fmt: skip
 MAX_LATE_PROMPT_BYTES = 64 << 10
 """Most bytes of a prompt behind a large image; as many tokens are reserved."""
 _ANY_QUALITY = "auto"

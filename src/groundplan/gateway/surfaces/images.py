@@ -17,7 +17,7 @@ from groundplan.economics.unit_price import image_price
 from groundplan.gateway.call import pricing
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.surfaces.body import read_fields
-from groundplan.gateway.surfaces.chat.answer_types import NULL
+from groundplan.gateway.surfaces.chat.chunk import NULL
 from groundplan.gateway.surfaces.codec import Codec, Relay, UpstreamAnswer
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
@@ -35,9 +35,10 @@ COPY_FIELDS = frozenset(
     {"num_images", "num_images_per_prompt", "num_outputs", "num_outputs_per_prompt", "batch_size", "batch_count"}
 )
 """Fields for the number of images, of servers that have `n` too."""
-_REFUSED_FIELDS = COPY_FIELDS | frozenset(
-    {"svg", "frame_count", "image", "images", "image_url", "image_urls", "mask", "markup", "reference_images"}
-)
+REFUSED_FIELDS = COPY_FIELDS | {
+    "svg", "frame_count", "image", "images", "image_url", "image_urls", "mask", "markup", "reference_images",
+    "ref_images", "file", "files",
+}  # fmt: skip
 """Fields by which another model draws too, one image becomes several, or images are given that are no files: their cost
 is unknown, and a server that fetches a URL reaches what the caller cannot."""
 _UNBOUNDED_FORMATS = ("svg", "gif")
@@ -206,7 +207,7 @@ def check_counts(count: int, partial: int, *, stream: bool) -> None:
 
 def check_bounded(fields: Iterable[str], output_format: str | None) -> None:
     """Raise `Invalid` for fields by which an image costs more than the tokens of one."""
-    unbounded = next((name for name in fields if name.partition("[")[0] in _REFUSED_FIELDS), None)
+    unbounded = next((name for name in fields if name.partition("[")[0] in REFUSED_FIELDS), None)
     if unbounded is None and output_format in _UNBOUNDED_FORMATS:
         unbounded = f"output_format {output_format}"
     if unbounded is not None:

@@ -37,7 +37,7 @@ class Interface:
     filters_deployments: bool = False
     """Whether some deployments cannot serve every request; `eligible_deployments` then returns those that can."""
     has_extra_facts: bool = False
-    """Whether `extra_facts` adds fields to the `groundplan` object of an answer."""
+    """Whether `extra_facts` adds fields to the `groundplan` object of an answer of which nothing is left out."""
     has_custom_cost: bool = False
     """Whether the price depends on more than tokens; `cost` then returns what an answer costs."""
     caps_output: bool = False
@@ -109,9 +109,9 @@ class Interface:
         deployment. False: the request has none, or it is left out already."""
         return False
 
-    def extra_facts(self, ask: Ask, deployment: Deployment) -> dict[str, object]:  # noqa: ARG002
+    def extra_facts(self, ask: Ask, deployment: Deployment) -> dict[str, object]:  # noqa: ARG002 -- for subclasses
         """Further fields for the `groundplan` object of an answer by `deployment`."""
-        return {}
+        return {"left_out": sorted(ask.left_out)} if ask.left_out else {}
 
     def local_answer(self, ask: Ask, deployments: list[Deployment]) -> bytes | None:  # noqa: ARG002
         """The answer where the gateway makes it itself; None: a deployment is asked. Only where not `is_billed`."""

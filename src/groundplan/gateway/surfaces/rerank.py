@@ -19,6 +19,7 @@ from groundplan.gateway.call import pricing
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.splicing import replace_fields
 from groundplan.gateway.http.sse import append_field
+from groundplan.gateway.http.strict_json import check_name_spelling
 from groundplan.gateway.surfaces.body import OTHER_INPUT_FIELDS, read_fields, refuse_fields, repeated_bytes
 from groundplan.gateway.surfaces.codec import Codec, UpstreamAnswer
 from groundplan.gateway.surfaces.interface import Interface
@@ -32,6 +33,8 @@ if TYPE_CHECKING:
 MAX_DOCUMENTS = 10_000
 _MEDIA = frozenset({"image", "image_url", "video", "video_url"})
 """Fields of documents that are not text."""
+_READ_NAMES = _MEDIA | {"text", "content"}
+"""Names of fields of documents that no other spelling of may pass."""
 _UNIT_DOCUMENTS = 100
 _DOCUMENT_BYTES = 500
 """A document of so many bytes, with the query, has at most 500 tokens, and counts once."""
@@ -227,7 +230,9 @@ class Rerank(Interface):
 
 
 def _has_media(document: dict[str, Any]) -> bool:
-    """Whether a document has media: in a field of its own, or in a content of parts."""
+    """Whether a document has media: in a field of its own, or in a content of parts. Raises `Invalid` for a name in
+    other letters."""
+    check_name_spelling(document, _READ_NAMES)
     return not _MEDIA.isdisjoint(document) or isinstance(document.get("content"), list)
 
 

@@ -117,7 +117,7 @@ _encode = msgspec.json.encode
 class TranscriptRelay(TypedRelay):
     """Passes a transcript stream on, translated to OpenAI's events where necessary."""
 
-    __slots__ = ("_counted", "_ends", "_segments", "_texts")
+    __slots__ = ("_counted", "_ends", "_has_chunks", "_segments", "_texts")
 
     def __init__(self, priced: PricedUnits) -> None:
         super().__init__(_KIND, priced.used(None), priced.used)
@@ -125,13 +125,15 @@ class TranscriptRelay(TypedRelay):
         """The text so far, of a server with events of its own."""
         self._counted: Usage | None = None
         self._segments = 0
-        self._ends = False
-        """Whether the stream may end here: the server sends no final event."""
+        self._ends = self._has_chunks = False
+        """Whether the stream may end here: the server sends no final event. Whether chunks like those of a chat came,
+        which need not have a text: of silence there is none."""
 
     def _handle_event(self, event: TypedEvent, data: bytes) -> bytes:
         if not isinstance(event, _Event):
             raise AssertionError("read as another kind")
         if event.choices is not None:
+            self._has_chunks = True
             return self._text_delta("".join(each.delta.content or "" for each in event.choices if each.delta), event)
         if event.type == _DELTA:
             return self._text_delta(event.text or "", event)
@@ -187,7 +189,7 @@ class TranscriptRelay(TypedRelay):
 
     @property
     def complete(self) -> bool:
-        return bool(self._held) or self._ends or (self.done and bool(self._texts))
+        return bool(self._held) or self._ends or (self.done and (self._has_chunks or bool(self._texts)))
 
     def closing_events(self, facts: bytes) -> bytes:
         """The final event with the facts."""

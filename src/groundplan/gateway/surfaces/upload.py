@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from groundplan.core.errors import Invalid
 from groundplan.gateway.http.multipart import Data, End, Event, Part, form_events, form_stream, shorten_filename
+from groundplan.gateway.http.strict_json import check_name_spelling
 from groundplan.gateway.surfaces.body import REDIRECTING_FIELDS
 from groundplan.gateway.upstream.connection import UpstreamFailure
 
@@ -43,6 +44,8 @@ class Upload:
         self._decisive = decisive
         self._samples = samples
         self._late = late
+        self._read_names = decisive | REDIRECTING_FIELDS | samples | late[1]
+        """Names that no other spelling of may pass: to some parsers of forms `N` is `n`."""
         self._named = named if isinstance(named, str) else ""
         self._kept: list[Event] = []
         self._rest: AsyncIterator[Event] | None = None
@@ -70,6 +73,7 @@ class Upload:
         async for event in rest:
             self._keep(event)
             if isinstance(event, Part):
+                self._check_spelling(event.name)
                 part, value = event, b""
                 if event.filename is not None:
                     self.files.append(event.name)
@@ -95,6 +99,10 @@ class Upload:
             self._kept[-1] = Data(before.data + event.data)
         else:
             self._kept.append(event)
+
+    def _check_spelling(self, name: str) -> None:
+        """Raise `Invalid` for the name of a field that is one that is read here, but for capital letters."""
+        check_name_spelling({name, _stem(name)}, self._read_names)
 
     def _field(self, name: str, value: bytes) -> None:
         if name in REDIRECTING_FIELDS:
@@ -200,10 +208,12 @@ class Upload:
         """The part if it is a decisive field. Raises `Invalid` for a field that may not come so late, and for too many
         files."""
         name = part.name
+        self._check_spelling(name)
         if part.filename is not None:
             self._add_file(name)
             return None
-        if name in self._samples or not (self.texts_first or name in self._decisive or name in REDIRECTING_FIELDS):
+        decides = name in self._decisive or _stem(name) in self._decisive or name in REDIRECTING_FIELDS
+        if name in self._samples or not (self.texts_first or decides):
             return None
         if name == "model" and self._named:
             return part
@@ -226,6 +236,11 @@ class Upload:
             raise Invalid(f"a file in {name[:60]} is not supported", code="field_unsupported", hint=hint)
         if len(self.files) > most:
             raise Invalid(f"the form has more than {most} files", code="files_range", hint="Send fewer.")
+
+
+def _stem(name: str) -> str:
+    """The name of a field without its brackets: that of an object of which `name` is a member, or of a list."""
+    return name.partition("[")[0]
 
 
 def _field_too_late(name: str) -> Invalid:

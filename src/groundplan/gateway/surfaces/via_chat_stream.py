@@ -24,11 +24,22 @@ TEXT, REFUSAL = "output_text", "refusal"
 
 
 class ViaChatStream(ABC):
-    """State of one stream; most of a `Relay`. `prompt_bytes` stand in for a missing count of the prompt's tokens."""
+    """State of one stream; most of a `Relay`. `prompt_bytes` stand in for a missing count of the prompt's tokens.
+    `left_out`: see `Ask.left_out`."""
 
-    __slots__ = ("_has_begun", "_prompt_bytes", "_sequencer", "_service_tier", "done", "output_bytes", "usage")
+    __slots__ = (
+        "_has_begun",
+        "_left_out",
+        "_prompt_bytes",
+        "_sequencer",
+        "_service_tier",
+        "done",
+        "output_bytes",
+        "usage",
+    )
 
-    def __init__(self, prompt_bytes: int) -> None:
+    def __init__(self, prompt_bytes: int, left_out: set[str] | None = None) -> None:
+        self._left_out = set[str]() if left_out is None else left_out
         self._has_begun = False
         self._sequencer = ToolCallSequencer()
         self._prompt_bytes = prompt_bytes
@@ -46,6 +57,7 @@ class ViaChatStream(ABC):
         chunk = parse_chunk(data)
         if chunk.service_tier is not None:
             self._service_tier = chunk.service_tier
+        self._left_out.update(chunk.left_out)
         if chunk.usage is not None:
             self.usage = chunk.usage.usage(normalize_tier(self._service_tier)) or self.usage
         out: list[bytes] = []
@@ -61,6 +73,7 @@ class ViaChatStream(ABC):
 
     def _delta_events(self, delta: Delta) -> list[bytes]:
         self.output_bytes += delta.reasoning_bytes
+        self._left_out.update(delta.untranslated())
         out = self._text_events(TEXT, delta.text)
         if citations := url_citations(delta.annotations):
             out += self._citation_events(citations)

@@ -75,10 +75,6 @@ class Http1Pool:
         self.stalls.observers.add(self)
 
     @property
-    def open_connections(self) -> int:
-        return len(self._connections)
-
-    @property
     def address(self) -> tuple[str, int]:
         """(host, port)."""
         return self._host, self._port

@@ -2,6 +2,14 @@
 
 from __future__ import annotations
 
+_ESCAPED_CHARACTERS: tuple[dict[bytes, bytes], ...] = (
+    {},
+    {b"/": b"\\/"},
+    {each: b"\\u%04X" % ord(each) for each in (b"+", b"&", b"<", b">", b"'", b"`")},
+    {each: b"\\u%04x" % ord(each) for each in (b"&", b"<", b">")},
+    {each: b"\\u%04x" % ord(each) for each in (b"=", b"&", b"<", b">", b"'")},
+)
+"""Printable characters that writers of JSON escape though they need not: none, PHP's, .NET's, Go's, Gson's."""
 HIDDEN = b"[hidden]"
 MIN_SECRET_LENGTH = 16
 """Characters of the shortest secret that is masked in answers: shorter ones (`EMPTY`, `test`) are words."""
@@ -13,10 +21,16 @@ def maskable_spellings(secret: str) -> tuple[bytes, ...]:
 
 
 def spellings(secret: bytes) -> tuple[bytes, ...]:
-    """The spellings that a secret may have in JSON."""
+    """The spellings that a secret may have in JSON, the longest first."""
     if not secret:
         return ()
-    return (secret,) if b"/" not in secret else (secret, secret.replace(b"/", b"\\/"))
+    found = set[bytes]()
+    for escaped in _ESCAPED_CHARACTERS:
+        spelled = secret
+        for character, escape in escaped.items():
+            spelled = spelled.replace(character, escape)
+        found.add(spelled)
+    return tuple(sorted(found, key=len, reverse=True))
 
 
 def mask(data: bytes, secrets: tuple[bytes, ...]) -> bytes:

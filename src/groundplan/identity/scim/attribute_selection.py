@@ -9,32 +9,32 @@ def select_attributes(resource: dict[str, Any], attributes: str | None, excluded
     """A resource with only `attributes`, or without `excluded`; `schemas` and `id` are always included. Both are
     comma-separated; `name.familyName` names a sub-attribute."""
     if attributes:
-        wanted = _paths(attributes)
-        kept = {"schemas": resource["schemas"], "id": resource["id"]}
+        requested = _paths(attributes)
+        selected = {"schemas": resource["schemas"], "id": resource["id"]}
         for name, value in resource.items():
-            parts = wanted.get(name.lower())
+            parts = requested.get(name.lower())
             if parts is not None:
-                kept[name] = value if not parts or not isinstance(value, dict) else _select_parts(value, parts)
-        return kept
+                selected[name] = value if not parts or not isinstance(value, dict) else _select_parts(value, parts)
+        return selected
     dropped = _paths(excluded or "")
-    kept = {}
+    selected = {}
     for name, value in resource.items():
         parts = dropped.get(name.lower())
         if parts is None or name in ("schemas", "id"):
-            kept[name] = value
+            selected[name] = value
         elif parts and isinstance(value, dict):
-            kept[name] = {each: inner for each, inner in value.items() if each.lower() not in parts}
-    return kept
+            selected[name] = {key: inner for key, inner in value.items() if key.lower() not in parts}
+    return selected
 
 
 def _paths(text: str) -> dict[str, set[str]]:
     """Name -> named sub-attributes; empty: the whole attribute."""
-    found: dict[str, set[str]] = {}
+    paths: dict[str, set[str]] = {}
     for path in text.lower().split(","):
         name, _, part = path.strip().rpartition(":")[2].partition(".")
         if name:
-            found.setdefault(name, set()).update({part} if part else set())
-    return found
+            paths.setdefault(name, set()).update({part} if part else set())
+    return paths
 
 
 def _select_parts(value: dict[str, Any], parts: set[str]) -> dict[str, Any]:

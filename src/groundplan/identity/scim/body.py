@@ -39,7 +39,7 @@ def directory_attributes(body: Json, user_name: str) -> DirectoryAttributes:
     )
 
 
-def set_attribute(wanted: dict[str, Any], path: str, value: Any, kind: str) -> None:
+def set_attribute(user: dict[str, Any], path: str, value: Any, kind: str) -> None:
     """Set or remove one attribute of a user; unknown ones are ignored, as the standard allows."""
     names = {
         "username": "userName", "displayname": "displayName", "active": "active", "externalid": "externalId",
@@ -47,7 +47,7 @@ def set_attribute(wanted: dict[str, Any], path: str, value: Any, kind: str) -> N
     }  # fmt: skip
     first, _, rest = path.partition(".")
     if first.lower().startswith("emails["):
-        wanted["emails"] = _set_email(wanted["emails"], first, rest, None if kind == "remove" else value)
+        user["emails"] = _set_email(user["emails"], first, rest, None if kind == "remove" else value)
         return
     name = names.get(first.lower())
     if name is None:
@@ -55,68 +55,69 @@ def set_attribute(wanted: dict[str, Any], path: str, value: Any, kind: str) -> N
     if kind == "remove":
         value = None
     if name == "name" and rest:
-        wanted["name"] = {**(wanted.get("name") or {}), rest: value}
+        user["name"] = {**(user.get("name") or {}), rest: value}
     else:
-        wanted[name] = value
+        user[name] = value
 
 
 def _set_email(emails: list[dict[str, Any]], path: str, part: str, value: Any) -> list[dict[str, Any]]:
     """The addresses with the one that the path names changed to `value`; None removes it."""
-    named = _EMAIL_AT.fullmatch(path)
-    if named is None or part.lower() not in ("", "value"):
+    match = _EMAIL_AT.fullmatch(path)
+    if match is None or part.lower() not in ("", "value"):
         raise patch_error(f"emails are named as in {_EMAIL_PATH}")
-    field, selector = named.group(1).lower(), named.group(2).lower()
-    others = [each for each in emails if str(each.get(field, "")).lower() != selector]
+    field, selector = match.group(1).lower(), match.group(2).lower()
+    other_emails = [item for item in emails if str(item.get(field, "")).lower() != selector]
     old = next(
-        (each for each in emails if each not in others), {"type": selector} if field == "type" else {"primary": True}
+        (item for item in emails if item not in other_emails),
+        {"type": selector} if field == "type" else {"primary": True},
     )
     changed = value if isinstance(value, Mapping) else {"value": value}
-    return others if value is None else [*others, {**old, **changed}]
+    return other_emails if value is None else [*other_emails, {**old, **changed}]
 
 
 def parse_operations(body: Json) -> list[tuple[str, str, Any]]:
     """(add | replace | remove, path, value) of each operation. Raises `Invalid` (`scim_patch`)."""
-    given = body.get("Operations")
-    if not isinstance(given, list) or len(given) > MAX_ITEMS:
+    raw_operations = body.get("Operations")
+    if not isinstance(raw_operations, list) or len(raw_operations) > MAX_ITEMS:
         raise patch_error(f"send at most {MAX_ITEMS} Operations")
-    found: list[tuple[str, str, Any]] = []
-    for each in given:
-        kind = str(each.get("op", "")).lower() if isinstance(each, Mapping) else ""
-        path = each.get("path") or "" if isinstance(each, Mapping) else ""
+    operations: list[tuple[str, str, Any]] = []
+    for item in raw_operations:
+        kind = str(item.get("op", "")).lower() if isinstance(item, Mapping) else ""
+        path = item.get("path") or "" if isinstance(item, Mapping) else ""
         if kind not in ("add", "replace", "remove") or not isinstance(path, str):
             raise patch_error("each has op add, replace or remove")
-        found.append((kind, path.removeprefix(f"{USER}:").removeprefix(f"{GROUP}:"), each.get("value")))
-    return found
+        operations.append((kind, path.removeprefix(f"{USER}:").removeprefix(f"{GROUP}:"), item.get("value")))
+    return operations
 
 
-def parse_members(given: object) -> frozenset[UUID]:
+def parse_members(value: object) -> frozenset[UUID]:
     """Ids of people from one member or a list of them. Raises `NotFound` (`unknown_person`) for an invalid id."""
-    if given is None:
+    if value is None:
         return frozenset()
-    items = given if isinstance(given, list) else [given]
-    return frozenset(parse_id(each.get("value") if isinstance(each, Mapping) else None) for each in items)
+    items = value if isinstance(value, list) else [value]
+    return frozenset(parse_id(item.get("value") if isinstance(item, Mapping) else None) for item in items)
 
 
 def primary_email(body: Json) -> str:
     """The primary address, else the first, else the userName. Raises `Invalid` (`email`)."""
-    given = body.get("emails")
-    items = [each for each in given if isinstance(each, Mapping)] if isinstance(given, list) else []
-    first = next((each for each in items if each.get("primary") is True), items[0] if items else None)
+    raw_emails = body.get("emails")
+    items = [item for item in raw_emails if isinstance(item, Mapping)] if isinstance(raw_emails, list) else []
+    first = next((item for item in items if item.get("primary") is True), items[0] if items else None)
     return normal_email(str((first or {}).get("value") or body.get("userName") or ""))
 
 
-def _emails(given: object) -> list[dict[str, Any]]:
+def _emails(value: object) -> list[dict[str, Any]]:
     """All addresses, in lower case, with their types; the first is used if none is primary."""
-    items = [each for each in given if isinstance(each, Mapping)] if isinstance(given, list) else []
+    items = [item for item in value if isinstance(item, Mapping)] if isinstance(value, list) else []
     if len(items) > MOST_EMAILS:
         raise Invalid(f"at most {MOST_EMAILS} emails are kept", code="scim_emails", hint="Send fewer.")
     return [
         {
-            "value": normal_email(str(each.get("value") or "")),
-            **{part: text for part in ("type", "display") if (text := clean_text(each.get(part)))},
-            **({"primary": each["primary"]} if isinstance(each.get("primary"), bool) else {}),
+            "value": normal_email(str(item.get("value") or "")),
+            **{part: text for part in ("type", "display") if (text := clean_text(item.get(part)))},
+            **({"primary": item["primary"]} if isinstance(item.get("primary"), bool) else {}),
         }
-        for each in items
+        for item in items
     ]
 
 
@@ -139,8 +140,8 @@ def display_name(body: Json, email: str) -> str:
 def is_active(body: Json, default: bool) -> bool:
     """Whether the user is active; some directories send a string. If the attribute is left out, `default`: nobody is
     reactivated by omission."""
-    given = body.get("active")
-    return default if given is None else given is not False and str(given).lower() != "false"
+    value = body.get("active")
+    return default if value is None else value is not False and str(value).lower() != "false"
 
 
 def clean_text(value: object) -> str | None:

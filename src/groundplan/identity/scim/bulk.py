@@ -44,7 +44,7 @@ class Operation:
     @property
     def references(self) -> set[str]:
         """The bulkIds that it refers to."""
-        return {each.removeprefix(_REFERENCE) for each in _strings([self.target, self.data]) if _is_reference(each)}
+        return {text.removeprefix(_REFERENCE) for text in _strings([self.target, self.data]) if _is_reference(text)}
 
 
 def run_bulk(conn: Connection[Any], actor: str, body: Mapping[str, Any], problem: ErrorMapper) -> dict[str, Any]:
@@ -53,14 +53,14 @@ def run_bulk(conn: Connection[Any], actor: str, body: Mapping[str, Any], problem
     Raises `Invalid` (`scim_bulk`), `TooLarge` (`scim_bulk_many`) if the request cannot be read, and exceptions that
     `problem` does not map.
     """
-    waiting, most = _operations(body), _fail_on_errors(body)
+    waiting, max_failures = _operations(body), _fail_on_errors(body)
     created: dict[str, str] = {}
     results: dict[int, dict[str, Any]] = {}
     failed = 0
     while waiting:
-        known = {each.bulk_id for each in waiting if each.method == "POST"} | set(created)
-        ready = next((each for each in waiting if each.references <= set(created)), None)
-        operation = ready or next((each for each in waiting if not each.references <= known), waiting[0])
+        known_ids = {item.bulk_id for item in waiting if item.method == "POST"} | set(created)
+        ready = next((item for item in waiting if item.references <= set(created)), None)
+        operation = ready or next((item for item in waiting if not item.references <= known_ids), waiting[0])
         waiting.remove(operation)
         answer = (
             _run_operation(conn, actor, operation, created, problem)
@@ -70,7 +70,7 @@ def run_bulk(conn: Connection[Any], actor: str, body: Mapping[str, Any], problem
         results[operation.index] = answer
         if int(answer["status"]) >= 400:
             failed += 1
-            if most is not None and failed >= most:
+            if max_failures is not None and failed >= max_failures:
                 break
     return {"schemas": [RESPONSE], "Operations": [results[index] for index in sorted(results)]}
 
@@ -121,38 +121,38 @@ def _result(operation: Operation, status: int, location: str, problem: Groundpla
 
 
 def _unresolved_result(operation: Operation) -> dict[str, Any]:
-    named = ", ".join(sorted(operation.references))
+    listed = ", ".join(sorted(operation.references))
     problem = Conflict(
-        f"it names what no operation here has made: {named}", code="scim_unresolved",
-        hint="See whether that operation is there, and what became of it.",
+        f"it refers to a bulkId that no operation of this request has created: {listed}", code="scim_unresolved",
+        hint="Check that operation and its result.",
     )  # fmt: skip
     return _result(operation, problem.status, "", problem)
 
 
 def _operations(body: Mapping[str, Any]) -> list[Operation]:
-    given = body.get("Operations")
-    if body.get("schemas") != [REQUEST] or not isinstance(given, list):
+    raw_operations = body.get("Operations")
+    if body.get("schemas") != [REQUEST] or not isinstance(raw_operations, list):
         raise _bulk_error("send schemas and Operations")
-    if len(given) > MAX_OPERATIONS:
+    if len(raw_operations) > MAX_OPERATIONS:
         raise TooLarge(
-            f"{len(given)} operations are more than {MAX_OPERATIONS}",
+            f"{len(raw_operations)} operations are more than {MAX_OPERATIONS}",
             code="scim_bulk_many",
             hint="Send them in several requests.",
         )
-    found = [_operation(index, each) for index, each in enumerate(given)]
-    named = [each.bulk_id for each in found if each.bulk_id]
-    if len(named) != len(set(named)):
+    operations = [_operation(index, item) for index, item in enumerate(raw_operations)]
+    ids = [item.bulk_id for item in operations if item.bulk_id]
+    if len(ids) != len(set(ids)):
         raise _bulk_error("a bulkId is there twice")
-    return found
+    return operations
 
 
-def _operation(index: int, given: object) -> Operation:
-    if not isinstance(given, Mapping):
+def _operation(index: int, value: object) -> Operation:
+    if not isinstance(value, Mapping):
         raise _bulk_error(f"operation {index + 1} is no object")
-    method, path = str(given.get("method", "")).upper(), _PATH.fullmatch(str(given.get("path", "")))
+    method, path = str(value.get("method", "")).upper(), _PATH.fullmatch(str(value.get("path", "")))
     if method not in _METHODS or path is None:
         raise _bulk_error(f"operation {index + 1} has a method and a path, such as POST /Users")
-    target, bulk_id, data = path.group(2) or "", str(given.get("bulkId") or ""), given.get("data")
+    target, bulk_id, data = path.group(2) or "", str(value.get("bulkId") or ""), value.get("data")
     if (method == "POST") == bool(target):
         raise _bulk_error(f"operation {index + 1}: POST goes to /Users or /Groups, all others to one of them")
     if method == "POST" and not bulk_id:
@@ -163,21 +163,21 @@ def _operation(index: int, given: object) -> Operation:
 
 
 def _fail_on_errors(body: Mapping[str, Any]) -> int | None:
-    given = body.get("failOnErrors")
-    if given is None:
+    value = body.get("failOnErrors")
+    if value is None:
         return None
-    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+    if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise _bulk_error("failOnErrors is a number from 1 on")
-    return given
+    return value
 
 
 def _resolve(value: Any, created: Mapping[str, str]) -> Any:
     if isinstance(value, str):
         return created.get(value.removeprefix(_REFERENCE), value) if _is_reference(value) else value
     if isinstance(value, list):
-        return [_resolve(each, created) for each in value]
+        return [_resolve(item, created) for item in value]
     if isinstance(value, Mapping):
-        return {name: _resolve(each, created) for name, each in value.items()}
+        return {name: _resolve(item, created) for name, item in value.items()}
     return value
 
 
@@ -185,8 +185,8 @@ def _strings(value: Any) -> list[str]:
     if isinstance(value, str):
         return [value]
     if isinstance(value, Mapping):
-        return [text for each in value.values() for text in _strings(each)]
-    return [text for each in value for text in _strings(each)] if isinstance(value, list) else []
+        return [text for item in value.values() for text in _strings(item)]
+    return [text for item in value for text in _strings(item)] if isinstance(value, list) else []
 
 
 def _is_reference(text: str) -> bool:

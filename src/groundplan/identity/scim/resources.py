@@ -81,10 +81,10 @@ def _list_resources(
 ) -> dict[str, Any]:
     """A ListResponse. Raises `Invalid` (`scim_filter`, `scim_sort`)."""
     start, count = max(page.start, 1), min(max(page.count, 0), MAX_ITEMS)
-    total, found = read(
+    total, rows = read(
         conn, store.ListQuery(_parse_filter(page.filter, by), start, count, page.sort_by, page.descending)
     )
-    items = [select_attributes(to_json(each), page.attributes, page.excluded) for each in found]
+    items = [select_attributes(to_json(row), page.attributes, page.excluded) for row in rows]
     return list_response(items, total, start)
 
 
@@ -116,10 +116,10 @@ def list_all(conn: Connection[Any], page: Page) -> dict[str, Any]:
     start, count = max(page.start, 1), min(max(page.count, 0), MAX_ITEMS)
     people, first = store.people(conn, store.ListQuery(None, start, count))
     after = store.ListQuery(None, max(start - people, 1), count - len(first))
-    groups, rest = store.groups(conn, after)
+    groups, group_rows = store.groups(conn, after)
     items = [
-        select_attributes(each, page.attributes, page.excluded)
-        for each in (*map(user_json, first), *map(group_json, rest))
+        select_attributes(resource, page.attributes, page.excluded)
+        for resource in (*map(user_json, first), *map(group_json, group_rows))
     ]
     return list_response(items, people + groups, start)
 
@@ -136,17 +136,18 @@ def create_user(conn: Connection[Any], actor: str, body: Json) -> dict[str, Any]
     """
     email, user_name = primary_email(body), parse_user_name(body)
     store.lock_directory(conn)
-    known = store.person_by_email(conn, email)
-    if known is not None and known.is_managed:
+    existing = store.person_by_email(conn, email)
+    if existing is not None and existing.is_managed:
         raise Conflict(f"there is a user {user_name} already", code="duplicate_person", hint="PUT or PATCH it.")
-    if store.is_user_name_taken(conn, user_name, None if known is None else known.id):
+    if store.is_user_name_taken(conn, user_name, None if existing is None else existing.id):
         raise Conflict(f"there is a user {user_name} already", code="duplicate_person", hint="PUT or PATCH it.")
-    if known is None:
+    if existing is None:
         service.add_person(conn, actor, email, display_name(body, email))
-        known = _find_user(conn, service.find_person(conn, email).id)
-    _set_active(conn, actor, known, is_active(body, True))
-    store.save_person(conn, known.id, directory_attributes(body, user_name))  # after live policy, as in `_replace_user`
-    return get_user(conn, known.id)
+        existing = _find_user(conn, service.find_person(conn, email).id)
+    _set_active(conn, actor, existing, is_active(body, True))
+    # locks after the live policy, as in `_replace_user`
+    store.save_person(conn, existing.id, directory_attributes(body, user_name))
+    return get_user(conn, existing.id)
 
 
 def replace_user(conn: Connection[Any], actor: str, id: UUID, body: Json) -> dict[str, Any]:
@@ -169,9 +170,8 @@ def _replace_user(conn: Connection[Any], actor: str, old: DirectoryPerson, body:
         store.rename_person(conn, id, email, name)
         record(conn, action="person.renamed", actor=actor, subject=f"person/{id}", detail={"policy": number})
     _set_active(conn, actor, old, is_active(body, old.active))
-    store.save_person(
-        conn, id, directory_attributes(body, user_name)
-    )  # after live policy, which may be locked, whatever changes
+    # locks after the live policy, which any of the changes above may lock
+    store.save_person(conn, id, directory_attributes(body, user_name))
     return get_user(conn, id)
 
 
@@ -179,16 +179,16 @@ def patch_user(conn: Connection[Any], actor: str, id: UUID, body: Json) -> dict[
     """Apply a PatchOp. Raises as `replace_user`, and `Invalid` (`scim_patch`)."""
     store.lock_directory(conn)
     old = _find_user(conn, id)
-    wanted = user_json(old)
+    patched = user_json(old)
     for kind, path, value in parse_operations(body):
         if not path:
             if not isinstance(value, Mapping):
                 raise patch_error("a value without a path must be an object")
-            for name, each in value.items():
-                set_attribute(wanted, str(name), each, kind)
+            for name, item in value.items():
+                set_attribute(patched, str(name), item, kind)
         else:
-            set_attribute(wanted, path, value, kind)
-    return _replace_user(conn, actor, old, wanted)
+            set_attribute(patched, path, value, kind)
+    return _replace_user(conn, actor, old, patched)
 
 
 def delete_user(conn: Connection[Any], actor: str, id: UUID) -> None:
@@ -246,10 +246,10 @@ def patch_group(conn: Connection[Any], actor: str, id: UUID, body: Json) -> dict
         if member is not None and kind == "remove":
             members.discard(parse_id(member.group(1)))
         elif path.lower() in ("members", ""):
-            given = value.get("members", []) if path == "" and isinstance(value, Mapping) else value
-            members = _patched_members(kind, members, parse_members(given), everything=value is None)
+            operand = value.get("members", []) if path == "" and isinstance(value, Mapping) else value
+            members = _patched_members(kind, members, parse_members(operand), everything=value is None)
         elif path.lower() in ("externalid", "displayname"):
-            replace_group(conn, actor, id, {path: value, "members": [{"value": str(each)} for each in members]})
+            replace_group(conn, actor, id, {path: value, "members": [{"value": str(person)} for person in members]})
         else:
             raise patch_error(f"groups have no {path[:60]}")
     _set_members(conn, actor, old, frozenset(members))
@@ -265,7 +265,8 @@ def delete_group(conn: Connection[Any], actor: str, id: UUID) -> None:
 
 
 def user_json(person: DirectoryPerson) -> dict[str, Any]:
-    """A person as a SCIM User: as the directory wrote them; for people it does not manage, what is known."""
+    """A person as a SCIM User: as the directory wrote them, or as far as known here if the directory does not manage
+    them."""
     parts = {"formatted": person.formatted, "familyName": person.family_name, "givenName": person.given_name}
     name = {part: text for part, text in parts.items() if text}
     return {
@@ -286,15 +287,15 @@ def user_json(person: DirectoryPerson) -> dict[str, Any]:
     }
 
 
-def group_json(found: DirectoryGroup) -> dict[str, Any]:
+def group_json(group: DirectoryGroup) -> dict[str, Any]:
     """A group as a SCIM Group."""
     return {
         "schemas": [GROUP],
-        "id": str(found.id),
-        **({"externalId": found.external_id} if found.external_id else {}),
-        "displayName": found.name,
-        "members": [{"value": str(id), "$ref": f"Users/{id}", "type": "User"} for id in found.members],
-        "meta": {"resourceType": "Group", "location": f"Groups/{found.id}"},
+        "id": str(group.id),
+        **({"externalId": group.external_id} if group.external_id else {}),
+        "displayName": group.name,
+        "members": [{"value": str(id), "$ref": f"Users/{id}", "type": "User"} for id in group.members],
+        "meta": {"resourceType": "Group", "location": f"Groups/{group.id}"},
     }
 
 
@@ -304,52 +305,52 @@ def _set_active(conn: Connection[Any], actor: str, person: DirectoryPerson, acti
             service.deactivate_person(conn, actor, person.id)
     elif active and not person.active:
         number = next_policy_number(conn, "person", f"person/{person.id}", False)
-        left = [f"{each.duty} of {each.subject}" for each in duties(conn, person_id=person.id)]
+        held_duties = [f"{duty.duty} of {duty.subject}" for duty in duties(conn, person_id=person.id)]
         store.reactivate_person(conn, person.id)
-        detail = {"policy": number, "duties_ended": left}
+        detail = {"policy": number, "duties_ended": held_duties}
         record_listed(conn, action="person.returned", actor=actor, subject=f"person/{person.id}", detail=detail)
 
 
-def _set_members(conn: Connection[Any], actor: str, old: DirectoryGroup, wanted: frozenset[UUID]) -> None:
+def _set_members(conn: Connection[Any], actor: str, old: DirectoryGroup, members: frozenset[UUID]) -> None:
     """Add and remove members. Conflicts are ignored: directories send several changes of a group at once, and take the
     group for deleted if one of them is answered with 404."""
-    for id in sorted(wanted - set(old.members), key=str):
+    for id in sorted(members - set(old.members), key=str):
         with suppress(Conflict):
             service.add_member(conn, actor, old.name, id)
-    for id in sorted(set(old.members) - wanted, key=str):
+    for id in sorted(set(old.members) - members, key=str):
         with suppress(NotFound):
             service.remove_member(conn, actor, old.name, id)
 
 
 def _find_user(conn: Connection[Any], id: UUID) -> DirectoryPerson:
-    found = store.person(conn, id)
-    if found is None:
+    person = store.person(conn, id)
+    if person is None:
         raise NotFound(f"there is no user {id}", code="scim_user", hint="GET /Users lists them.")
-    return found
+    return person
 
 
 def _find_group(conn: Connection[Any], id: UUID) -> DirectoryGroup:
-    found = store.group(conn, id)
-    if found is None:
+    group = store.group(conn, id)
+    if group is None:
         raise NotFound(f"there is no group {id}", code="scim_group", hint="GET /Groups lists them.")
-    return found
+    return group
 
 
 def _parse_filter(filter: str | None, attribute: str) -> str | None:
     if not filter:
         return None
-    found = _FILTER.fullmatch(filter)
-    if found is None or found.group(1).lower() != attribute:
+    match = _FILTER.fullmatch(filter)
+    if match is None or match.group(1).lower() != attribute:
         raise Invalid(f"this filter is not supported: {filter[:80]}", code="scim_filter", hint=f'{attribute} eq "…"')
-    return found.group(2).replace('\\"', '"').replace("\\\\", "\\")
+    return match.group(2).replace('\\"', '"').replace("\\\\", "\\")
 
 
-def _patched_members(kind: str, members: set[UUID], given: frozenset[UUID], *, everything: bool) -> set[UUID]:
+def _patched_members(kind: str, members: set[UUID], operand: frozenset[UUID], *, everything: bool) -> set[UUID]:
     if kind == "add":
-        return members | given
+        return members | operand
     if kind == "replace":
-        return set(given)
-    return set() if everything else members - given
+        return set(operand)
+    return set() if everything else members - operand
 
 
 RESOURCE_TYPES = {

@@ -39,14 +39,8 @@ from groundplan.knowledge.intake.content import (
 )
 from groundplan.knowledge.intake.failures import READING_KINDS, TRANSIENT_CODES, is_permanent
 from groundplan.knowledge.intake.moved_documents import MovedDocuments, inherited_decisions
-from groundplan.knowledge.intake.settle import (
-    DocumentGovernance,
-    declared_values,
-    resolve_governance,
-    restrict_unknown_names,
-    source_values,
-    superseded_paths,
-)
+from groundplan.knowledge.intake.settle import DocumentGovernance, declared_values, superseded_paths
+from groundplan.knowledge.intake.source_governance import SourceGovernance
 from groundplan.knowledge.intake.tally import Tally
 from groundplan.knowledge.intake.writer import BatchWriter
 from groundplan.knowledge.parsing.model import Job, Outcome, Parsed, Refused, Table
@@ -56,7 +50,6 @@ from groundplan.knowledge.parsing.text import printable
 from groundplan.knowledge.quality.forms import FormChecker
 from groundplan.knowledge.quality.tables import table_findings
 from groundplan.knowledge.sources.model import Change, Connector, Content, Cursor
-from groundplan.knowledge.store import unknown_readers
 
 log = logging.getLogger("groundplan.knowledge.intake")
 _PROCESS = uuid4().hex
@@ -86,7 +79,7 @@ class IngestRun:
         """`models`: the folder of models, for sources that declare a model to read their PDFs."""
         self._conn, self._source, self._connector, self._sandbox = conn, source, connector, sandbox
         self._forms = FormChecker()
-        self._values = source_values(source, review_days)
+        self._governance = SourceGovernance(conn, source, review_days)
         self._progress = progress
         self._pdf = "" if source.pdf == "plain" else f"{source.pdf}:{(models or Path()) / source.pdf}"
         self._parser_version = f"{datetime.now(UTC):%Y-%m-%d} {PROCESSING} {self._pdf} {_PROCESS}"
@@ -101,7 +94,6 @@ class IngestRun:
         self._batch = Batch()
         self._pending: deque[Pending] = deque()
         self._ids: dict[str, UUID] = {}
-        self._is_unknown_name: dict[str, bool] = {}
         self._deferred_count = 0
         self._retry_count = 0
         self._cursor_may_advance = True
@@ -323,33 +315,11 @@ class IngestRun:
             self._outage = error
         self.tally.record_failure(key, error.code, error.message, error.hint or "")
 
-    def _resolve_governance(
-        self,
-        folder_rules: tuple[Any, ...],
-        declared_values: Mapping[str, Mapping[str, Any]],
-        decisions: Mapping[str, Any],
-        digest: str,
-        modified: datetime | None,
-        held_by: str | None,
-    ) -> DocumentGovernance:
-        found = resolve_governance(
-            self._source, self._values, folder_rules, declared_values, decisions, digest, modified, held_by
-        )
-        return restrict_unknown_names(found, self._unknown_names(found.readers.deny - {"public"}))
-
-    def _unknown_names(self, names: frozenset[str]) -> list[str]:
-        """The names that are no group, no team and no person, sorted."""
-        new = names - self._is_unknown_name.keys()
-        if new:
-            unknown = unknown_readers(self._conn, new)
-            self._is_unknown_name.update((name, name in unknown) for name in new)
-        return sorted(name for name in names if self._is_unknown_name[name])
-
     def _keep_content(self, document: store.StoredDocument, change: Change, folder_rules: tuple[Any, ...]) -> None:
         """Ingest a document whose content is unchanged; the rules above it may have changed."""
 
         def resolve(decisions: Mapping[str, Any], held_by: str | None) -> DocumentGovernance:
-            return self._resolve_governance(
+            return self._governance.resolve(
                 folder_rules, document.declared, decisions, document.digest, document.modified_at, held_by
             )
 
@@ -386,7 +356,7 @@ class IngestRun:
         decisions, held_by = (previous.decided, previous.held_by) if previous else ({}, None)
 
         def resolve(decided: Mapping[str, Any], held_by: str | None) -> DocumentGovernance:
-            return self._resolve_governance(
+            return self._governance.resolve(
                 pending.folder_rules, declared_by_document, decided, pending.digest, modified, held_by
             )
 

@@ -196,7 +196,7 @@ class OrderRunner:
         holds the input itself; None: the input has no call. Raises `ProviderUnavailable`, `ProviderRefused`."""
         if order.provider_file is not None:
             return order.provider_file
-        name = f"groundplan-{order.id}.jsonl"
+        name = _upload_name(order)
         uploader = provider if isinstance(provider, UploadingProvider) else None
         file = await uploader.find_upload(name) if uploader is not None and order.uploading else None
         if file is None:
@@ -396,13 +396,24 @@ class OrderRunner:
             self._blobs.path(_file_id(order, kind)).unlink(missing_ok=True)
         files = [file for state in states if state is not None for file in (state.output_file_id, state.error_file_id)]
         retry_later = False
-        for name in filter(None, (order.provider_file, *files)):
+
+        def note_problem(problem: ProviderUnavailable | ProviderRefused) -> None:
+            nonlocal retry_later
+            retry_later |= isinstance(problem, ProviderUnavailable)
+            if isinstance(problem, ProviderUnavailable) or problem.status != 404:
+                _log.warning("a file of order %s stays at the provider: %s", order.id, problem)
+
+        input_file = order.provider_file
+        if input_file is None and order.uploading and isinstance(provider, UploadingProvider):
+            try:  # the answer to the upload was lost, or the worker was killed before it stored the id
+                input_file = await provider.find_upload(_upload_name(order))
+            except (ProviderUnavailable, ProviderRefused) as problem:
+                note_problem(problem)
+        for name in filter(None, (input_file, *files)):
             try:
                 await provider.delete(name)
             except (ProviderUnavailable, ProviderRefused) as problem:
-                retry_later |= isinstance(problem, ProviderUnavailable)
-                if isinstance(problem, ProviderUnavailable) or problem.status != 404:
-                    _log.warning("a file of order %s stays at the provider: %s", order.id, problem)
+                note_problem(problem)
         if not retry_later:
             self._blobs.path(_file_id(order, INPUT)).unlink(missing_ok=True)
 
@@ -431,6 +442,11 @@ class OrderRunner:
 def _retry_delay(tries: int) -> float:
     """Seconds until the next step of an order: longer with each try."""
     return float(min(_MAX_POLL_DELAY_S, 0.5 * 1.5 ** min(tries, 16)))
+
+
+def _upload_name(order: Order) -> str:
+    """The name of the order's input file at the provider, by which it is found again."""
+    return f"groundplan-{order.id}.jsonl"
 
 
 def _file_id(order: Order, kind: str) -> UUID:

@@ -36,6 +36,8 @@ from groundplan.gateway.guard.run import needs_review
 from groundplan.gateway.http.sse import BOM
 from groundplan.gateway.http.strict_json import check_complexity
 from groundplan.gateway.offload import READ_BYTES, in_thread
+from groundplan.gateway.policy.catalog import Catalog
+from groundplan.gateway.policy.snapshot import Policy
 from groundplan.gateway.stalls import patient
 from groundplan.gateway.surfaces.answers import answer_constants, facts, headers
 from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer, final_usage
@@ -115,7 +117,7 @@ class Attempt(RefusalHandling):
                 connection.call_deadline = self.deadline
                 self._send(  # the encoded body is kept nowhere: it may be large, and the answer may take long
                     connection,
-                    await in_thread(partial(encode_request, exchange, self.deployment, self._codec))
+                    await self._encode_in_thread()
                     if ask is not None and ask.size > READ_BYTES
                     else encode_request(exchange, self.deployment, self._codec),
                 )
@@ -154,12 +156,26 @@ class Attempt(RefusalHandling):
         exchange.attempt_connected = time.perf_counter_ns()
         if exchange.plan is not None and gateway.stalls.stalled_seconds(self.started_at):
             await wait_for_policy(gateway, exchange.plan)
+        self._check_permission(policy, catalog)
+        return connection
+
+    async def _encode_in_thread(self) -> bytes:
+        """The body of a large request, which may still be sent once it is encoded. Raises as `open` does."""
+        policy, catalog = self.gateway.live.policy, self.gateway.live.catalog
+        data = await in_thread(partial(encode_request, self.exchange, self.deployment, self._codec))
+        self._check_permission(policy, catalog)
+        return data
+
+    def _check_permission(self, policy: Policy, catalog: Catalog | None) -> None:
+        """Raise if the request may not be sent any more, after a wait that began under this policy and blueprint."""
+        live = self.gateway.live
+        if not self.gateway.journal.healthy:  # its reservation may be what could not be written
+            raise settle.journal_unavailable()
         is_same = live.policy is policy and live.catalog is catalog
-        if not (is_same or may_send(gateway, exchange, self.deployment)):
+        if not (is_same or may_send(self.gateway, self.exchange, self.deployment)):
             failed = AttemptFailed("it may not be asked any more", billed=False)
             failed.is_forbidden = True
             raise failed
-        return connection
 
     def _attempt_failure(self, failure: UpstreamFailure, *, was_pooled: bool) -> AttemptFailed:
         """What a failure of the upstream means for the attempt, which is closed. `was_pooled`: its connection was idle

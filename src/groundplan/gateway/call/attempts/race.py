@@ -242,9 +242,10 @@ async def _adopt_winner(
 
 def _record_outlasted(gateway: Gateway, attempt: Attempt) -> None:
     """Record the time of the slower attempt so far: without the slowest, whose share decides when to hedge, the learned
-    times would be too short."""
-    ask, now = attempt.exchange.ask, gateway.loop.time()
-    if ask is not None and not attempt.was_delayed and not gateway.stalls.stalled_seconds(attempt.started_at):
+    times would be too short. Counts of tokens say nothing of answers."""
+    ask, now, is_answer = attempt.exchange.ask, gateway.loop.time(), attempt.exchange.interface.is_billed
+    is_delayed = attempt.was_delayed or gateway.stalls.stalled_seconds(attempt.started_at)
+    if ask is not None and is_answer and not is_delayed:
         times = gateway.latencies.of(attempt.deployment.name, ask.stream)
         times.observe(int((now - attempt.started_at) * 1e6), now)
 
@@ -256,7 +257,8 @@ def _settle_loser(gateway: Gateway, exchange: Exchange, attempt: Attempt, failed
     settle.attempt(gateway, own, outcome, failed.status, None, flag=failed.flag)
     if own is not exchange:
         exchange.add_cost(own)
-    if failed.blames_deployment:
+    # a status of a token count says nothing of answers, as in `sequence`
+    if failed.blames_deployment and (own.interface.is_billed or not failed.status):
         gateway.health.record_failure(attempt.deployment.name, gateway.loop.time(), failed.retry_after)
     probe_turn.give_up_turn(gateway, own)
     gateway.targets.forget(attempt.deployment.name if not failed.service_unavailable else SERVICE)
@@ -265,7 +267,7 @@ def _settle_loser(gateway: Gateway, exchange: Exchange, attempt: Attempt, failed
 def _settle_error(gateway: Gateway, attempt: Attempt) -> None:
     """Settle an attempt that ended with an error of its own."""
     if attempt.exchange.attempt_started:
-        settle.attempt(gateway, attempt.exchange, "failed", 0, None)
+        settle.attempt(gateway, attempt.exchange, "failed" if attempt.exchange.attempt_sent else "not_billed", 0, None)
     probe_turn.give_up_turn(gateway, attempt.exchange)
 
 

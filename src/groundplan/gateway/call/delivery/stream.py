@@ -143,6 +143,8 @@ class Streaming:
             guard.adopt(guarded)
         if self._pending_output:
             await self._send_first(gateway, exchange, sequence)
+        elif exchange.response.started and (pending := gateway.journal.durable(sequence)) is not None:
+            await pending  # the rest of a stream: its first words may be held back, as they may repeat what was sent
         try:
             await self._relay(gateway, exchange, sequence)
             if self._failure is not None:
@@ -313,8 +315,10 @@ class Streaming:
             and plain.try_pass_through(data)
         ):
             return data
-        feed = self.relay.feed
+        feed, is_continued = self.relay.feed, not self._reader.is_between_events
         events = self._reader.feed(data)
+        if is_continued and events and self.secrets:
+            events[0] = mask(events[0], self.secrets)  # a secret may be split over two reads
         outputs: list[bytes] = []
         try:
             if len(events) == 1:

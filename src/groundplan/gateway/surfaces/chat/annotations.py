@@ -1,7 +1,7 @@
 """Annotations of chat answers: the web pages that an answer cites. Pure.
 
 Annotations of other kinds, such as the files that OpenRouter returns for a later request, have no equal in other APIs
-and are not read.
+and are left out.
 """
 
 from __future__ import annotations
@@ -62,6 +62,15 @@ def shift_annotation(annotation: dict[str, Any], characters: int) -> dict[str, A
         if isinstance(value := annotation.get(name), int) and not isinstance(value, bool)
     }
     return {**annotation, **moved}
+
+
+def has_others(annotations: msgspec.Raw) -> bool:
+    """Whether an `annotations` field has anything that `url_citations` leaves out."""
+    try:
+        items = _items(annotations) or []
+    except DECODE_ERRORS:
+        return True
+    return len(items) > len(url_citations(annotations))
 
 
 def response_annotation(citation: UrlCitation) -> dict[str, Any]:

@@ -9,13 +9,22 @@ import msgspec
 
 from groundplan.core.ids import new_id
 from groundplan.gateway.call.pricing import ReportedUsage
-from groundplan.gateway.surfaces.chat.chunk import json_size
+from groundplan.gateway.surfaces.chat.annotations import has_others
+from groundplan.gateway.surfaces.chat.chunk import NULL, json_size
 from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.openai_relay import refuse_unfinished, stream_error
 from groundplan.gateway.surfaces.thought_signatures import Extra, signed_id
 from groundplan.gateway.surfaces.upstream_json import STREAM, decode_upstream
 
-NULL = msgspec.Raw(b"null")
+_EMPTY_SIZE = len('""')
+"""Bytes of an empty text or list."""
+_is_name = re.compile(r"[A-Za-z0-9_.-]{1,40}", re.ASCII).fullmatch
+_FINISH_REASONS = {
+    "model_length": "length",
+    "model_context_window_exceeded": "length",
+    "sensitive": "content_filter",
+}
+"""Finish reasons of Mistral and Z.ai that say in other words that an answer was cut off."""
 _JSON_DELIMITER = re.compile(r'["\\{}\[\]]')
 """Characters that decide where a JSON value ends."""
 
@@ -44,53 +53,134 @@ class ToolCall(msgspec.Struct, frozen=True):
 
 
 class Part(msgspec.Struct, frozen=True):
-    """A part of a content that is a list, as Mistral's reasoning models send it."""
+    """A part of a content that is a list, as Mistral's models send it. Those of other types may have anything."""
 
-    type: str
-    text: str | None = None
+    type: Any = ""
+    text: Any = None
     thinking: msgspec.Raw = NULL
 
 
 Content = str | list[Part] | None
 
 
-def content_text(content: Content) -> str:
-    """The text of a content, without reasoning. Raises `Malformed` where a part is neither text nor reasoning."""
-    if not isinstance(content, list):
-        return content or ""
-    for part in content:
-        if part.type not in ("text", "thinking"):
-            raise Malformed(f"the upstream's answer has a part of type {part.type[:40]}")
-    return "".join(part.text or "" for part in content if part.type == "text")
+class _MessageFields(msgspec.Struct, frozen=True):
+    """What a whole message and its pieces in a stream have in common. `images`: what Gemini's models draw, as Google,
+    OpenRouter and `any-llm` send it; `extra_content`: a provider's own, such as the signature of a text."""
 
-
-class AnswerMessage(msgspec.Struct, frozen=True):
     content: Content = None
     refusal: str | None = None
-    tool_calls: list[ToolCall] | None = None
     annotations: msgspec.Raw = NULL
+    reasoning_content: msgspec.Raw = NULL
+    reasoning: msgspec.Raw = NULL
+    images: msgspec.Raw = NULL
+    audio: msgspec.Raw = NULL
+    extra_content: msgspec.Raw = NULL
 
     @property
     def text(self) -> str:
-        """Raises `Malformed`."""
-        return content_text(self.content)
+        """The text, without reasoning and whatever else the content has."""
+        if not isinstance(self.content, list):
+            return self.content or ""
+        return "".join(part.text for part in self.content if part.type == "text" and isinstance(part.text, str))
+
+    @property
+    def reasoning_bytes(self) -> int:
+        """Bytes of reasoning, which other surfaces do not send on, but which is billed all the same."""
+        return sum(map(json_size, self._reasoning))
+
+    @property
+    def _reasoning(self) -> list[msgspec.Raw]:
+        parts = self.content if isinstance(self.content, list) else []
+        return [self.reasoning_content, self.reasoning, *(part.thinking for part in parts)]
+
+    @property
+    def _is_plain(self) -> bool:
+        """Whether there is nothing but texts and tool calls, as in nearly every piece of a stream."""
+        return not isinstance(self.content, list) and (
+            self.reasoning_content is self.reasoning is self.annotations is self.images is self.audio is NULL
+            and self.extra_content is NULL
+        )
+
+    def untranslated(self, *, cites: bool = True) -> list[str]:
+        """Names, for `groundplan.left_out`, of what Messages, Responses and Completions have no field for. `cites`:
+        whether the API has one for web pages."""
+        if self._is_plain:
+            return []
+        found = ["answer.reasoning"] if any(json_size(raw) > _EMPTY_SIZE for raw in self._reasoning) else []
+        for name in ("images", "audio", "extra_content"):
+            if json_size(getattr(self, name)) > _EMPTY_SIZE:
+                found.append(f"answer.{name}")
+        if json_size(self.annotations) > _EMPTY_SIZE and not (cites and not has_others(self.annotations)):
+            found.append("answer.annotations")
+        for part in self.content if isinstance(self.content, list) else ():
+            if part.type not in ("text", "thinking"):
+                named = isinstance(part.type, str) and _is_name(part.type)
+                found.append(f"answer.{part.type}" if named else "answer.content")
+        return found
 
 
-class Choice(msgspec.Struct, frozen=True):
-    message: AnswerMessage
-    index: int = 0
-    finish_reason: str | None = None
+class AnswerMessage(_MessageFields, frozen=True):
+    tool_calls: list[ToolCall] | None = None
+
+
+class _Ended(msgspec.Struct, frozen=True):
+    """What a whole choice and its pieces in a stream have in common."""
+
+    reported_index: int | None = msgspec.field(default=0, name="index")
+    reported_finish_reason: str | None = msgspec.field(default=None, name="finish_reason")
     stop_reason: Any = None
-    logprobs: Any = None
+
+    @property
+    def index(self) -> int:
+        return self.reported_index or 0
+
+    @property
+    def finish_reason(self) -> str | None:
+        """The finish reason in OpenAI's words, where they have one for it."""
+        return _FINISH_REASONS.get(self.reported_finish_reason or "", self.reported_finish_reason)
 
 
-class Completion(msgspec.Struct, frozen=True):
-    choices: list[Choice]
-    id: str = ""
-    model: str = ""
-    created: int = 0
+class Choice(_Ended, frozen=True, kw_only=True):
+    message: AnswerMessage
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    """What a whole answer and its chunks have in common. Some servers send no id, model or time, or another type: that
+    is no reason to lose the answer. `reported_left_out`: what the local translating service left out of a provider's
+    answer."""
+
+    reported_id: Any = msgspec.field(default="", name="id")
+    reported_model: Any = msgspec.field(default="", name="model")
+    reported_created: Any = msgspec.field(default=0, name="created")
     usage: ReportedUsage | None = None
     service_tier: Any = None
+    system_fingerprint: Any = None
+    reported_left_out: Any = msgspec.field(default=None, name="left_out")
+
+    @property
+    def id(self) -> str:
+        """The id; empty if there is none."""
+        return self.reported_id if isinstance(self.reported_id, str) else str(self.reported_id or "")
+
+    @property
+    def model(self) -> str:
+        """The model's name; empty if there is none."""
+        return self.reported_model if isinstance(self.reported_model, str) else ""
+
+    @property
+    def created(self) -> int:
+        """Seconds since the epoch; 0 if there is no time."""
+        return int(self.reported_created) if isinstance(self.reported_created, (int, float)) else 0
+
+    @property
+    def left_out(self) -> list[str]:
+        """Names for `Ask.left_out`; none if an upstream means something else by the field."""
+        names = self.reported_left_out
+        return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+
+
+class Completion(_Answer, frozen=True, kw_only=True):
+    choices: list[Choice]
 
 
 class FunctionDelta(msgspec.Struct, frozen=True):
@@ -199,42 +289,17 @@ class ToolCallSequencer:
         return found
 
 
-class Delta(msgspec.Struct, frozen=True):
-    content: Content = None
-    refusal: str | None = None
+class Delta(_MessageFields, frozen=True):
     tool_calls: list[ToolCallDelta] | None = None
-    annotations: msgspec.Raw = NULL
-    reasoning_content: msgspec.Raw = NULL
-    reasoning: msgspec.Raw = NULL
-
-    @property
-    def reasoning_bytes(self) -> int:
-        """Bytes of reasoning, which other surfaces do not send on, but which is billed all the same."""
-        parts = self.content if isinstance(self.content, list) else []
-        return sum(map(json_size, (self.reasoning_content, self.reasoning, *(part.thinking for part in parts))))
-
-    @property
-    def text(self) -> str:
-        """Raises `Malformed`."""
-        return content_text(self.content)
 
 
-class ChoiceDelta(msgspec.Struct, frozen=True):
+class ChoiceDelta(_Ended, frozen=True, kw_only=True):
     delta: Delta | None = None
-    index: int = 0
-    finish_reason: str | None = None
-    stop_reason: Any = None
-    logprobs: Any = None
 
 
-class Chunk(msgspec.Struct, frozen=True):
-    id: str = ""
-    model: str = ""
-    created: int = 0
+class Chunk(_Answer, frozen=True, kw_only=True):
     choices: list[ChoiceDelta] = []
-    usage: ReportedUsage | None = None
     error: msgspec.Raw = NULL
-    service_tier: Any = None
 
 
 _completion = msgspec.json.Decoder(Completion).decode

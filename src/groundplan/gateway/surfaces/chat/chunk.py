@@ -9,12 +9,12 @@ import msgspec
 from groundplan.gateway.call.pricing import ReportedUsage
 from groundplan.gateway.http.surrogates import replace_surrogates
 
-_NULL = msgspec.Raw(b"null")
+NULL = msgspec.Raw(b"null")
 
 
 def json_size(raw: msgspec.Raw) -> int:
     """Bytes of a JSON value; 0 for null."""
-    if raw is _NULL:
+    if raw is NULL:
         return 0
     data = bytes(raw)
     return 0 if data == b"null" else len(data)
@@ -30,7 +30,7 @@ class _Delta(msgspec.Struct, frozen=True, gc=False):
     `content`, as some reasoning models send them."""
 
     content: Any = None
-    tool_calls: msgspec.Raw = _NULL
+    tool_calls: msgspec.Raw = NULL
     reasoning_content: Any = None
     reasoning: Any = None
     refusal: Any = None
@@ -54,17 +54,17 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
 
     choices: list[_Choice] = []
     usage: ReportedUsage | None = None
-    error: msgspec.Raw = _NULL
+    error: msgspec.Raw = NULL
     service_tier: Any = None
 
     def plain_text(self) -> str | None:
         """The text of a chunk with nothing but text; None for any other chunk."""
-        if self.usage is not None or self.error is not _NULL or len(self.choices) != 1:
+        if self.usage is not None or self.error is not NULL or len(self.choices) != 1:
             return None
         choice = self.choices[0]
         delta = choice.delta
         if (
-            delta is None or choice.finish_reason or delta.tool_calls is not _NULL
+            delta is None or choice.finish_reason or delta.tool_calls is not NULL
             or delta.reasoning_content or delta.reasoning or delta.refusal or delta.function_call
         ):  # fmt: skip
             return None

@@ -8,6 +8,7 @@ from __future__ import annotations
 import msgspec
 
 from groundplan.economics.prices.provider_usage import normalize_tier
+from groundplan.gateway.call.ask import Ask, note_left_out
 from groundplan.gateway.http.chunk_template import ChunkTemplate
 from groundplan.gateway.http.sse import DONE, END, append_field, format_event
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
@@ -31,6 +32,9 @@ class _CopyChunk(msgspec.Struct, frozen=True):
 
 
 _copies = msgspec.json.Decoder(_CopyChunk).decode
+_LEFT_OUT = b'"left_out"'
+_fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_names = msgspec.json.Decoder(list[str]).decode
 
 
 class ChatRelay(OpenAIRelay):
@@ -143,6 +147,31 @@ class ChatRelay(OpenAIRelay):
         if last is not None and self._usage_source is not None:
             last, earlier = usage_chunk(self._usage_source), format_event(last)
         return earlier + (format_event(append_field(last, b"groundplan", facts)) if last is not None else b"") + END
+
+
+def take_left_out(data: bytes, ask: Ask) -> bytes:
+    """A whole answer or a chunk of the local translating service without the service's own field `left_out`, whose
+    names are noted. Raises `Malformed`."""
+    if _LEFT_OUT not in data:
+        return data
+    fields = decode_upstream(_fields, data)
+    if (names := fields.pop("left_out", None)) is None:
+        return data
+    note_left_out(ask, decode_upstream(_names, bytes(names)))
+    return msgspec.json.encode(fields)
+
+
+class ServiceRelay(ChatRelay):
+    """A stream of the local translating service, which names what of the provider's answer it left out."""
+
+    __slots__ = ("_ask",)
+
+    def __init__(self, ask: Ask) -> None:
+        super().__init__(ask.include_usage)
+        self._ask = ask
+
+    def feed(self, data: bytes) -> bytes:
+        return super().feed(take_left_out(data, self._ask))
 
 
 class CopiesRelay(ChatRelay):

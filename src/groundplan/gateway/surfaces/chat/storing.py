@@ -20,7 +20,7 @@ from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.splicing import replace_fields
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.http.surrogates import decode_json
-from groundplan.gateway.surfaces.chat.relay import ChatRelay, CopiesRelay
+from groundplan.gateway.surfaces.chat.relay import ChatRelay, CopiesRelay, take_left_out
 from groundplan.gateway.surfaces.chat.sealed_store import StoredCompletion
 from groundplan.gateway.surfaces.chat.surface import ChatCompletions, OpenAIChat, ServiceChat
 from groundplan.gateway.surfaces.codec import Relay
@@ -85,6 +85,19 @@ class RecordingRelay(CopiesRelay):
         return CHAT_REPLAY_FORMS.to_whole(self._events) if self._bytes_left >= 0 else None
 
 
+class _RecordingServiceRelay(RecordingRelay):
+    """The same of the local translating service; see `ServiceRelay`."""
+
+    __slots__ = ("_ask",)
+
+    def __init__(self, ask: Ask) -> None:
+        super().__init__(ask.include_usage, ask.copies)
+        self._ask = ask
+
+    def feed(self, data: bytes) -> bytes:
+        return super().feed(take_left_out(data, self._ask))
+
+
 class _StoredOpenAIChat(OpenAIChat):
     def request_body(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
         """As its base, with `store: false`: nothing is stored at the upstream."""
@@ -98,7 +111,7 @@ class _StoredOpenAIChat(OpenAIChat):
 
 class _StoredServiceChat(ServiceChat):
     def new_relay(self, ask: Ask) -> ChatRelay:
-        return RecordingRelay(ask.include_usage, ask.copies)
+        return _RecordingServiceRelay(ask)
 
 
 class StoredChat(ChatCompletions):
@@ -109,8 +122,9 @@ class StoredChat(ChatCompletions):
     _openai = _StoredOpenAIChat()
     _service = _StoredServiceChat()
 
-    def extra_facts(self, ask: Ask, deployment: Deployment) -> dict[str, object]:  # noqa: ARG002 -- the contract's signature
-        return {"store": ask.parsed.stored} if isinstance(ask.parsed, StorageRequest) else {}
+    def extra_facts(self, ask: Ask, deployment: Deployment) -> dict[str, object]:
+        stored = {"store": ask.parsed.stored} if isinstance(ask.parsed, StorageRequest) else {}
+        return stored | super().extra_facts(ask, deployment)
 
 
 STORED_CHAT = StoredChat()

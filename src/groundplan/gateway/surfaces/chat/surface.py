@@ -17,7 +17,7 @@ from groundplan.economics.price import AUTO, FLEX, PRIORITY, STANDARD, cost_boun
 from groundplan.economics.prices.provider_usage import normalize_tier
 from groundplan.gateway.caching.replay_forms import CHAT_REPLAY_FORMS
 from groundplan.gateway.call import pricing
-from groundplan.gateway.call.ask import Ask
+from groundplan.gateway.call.ask import Ask, note_left_out
 from groundplan.gateway.http.splicing import replace_fields
 from groundplan.gateway.surfaces.body import (
     UNBOUNDED_FIELDS,
@@ -29,7 +29,7 @@ from groundplan.gateway.surfaces.body import (
     refuse_fields,
     stream_options_with_usage,
 )
-from groundplan.gateway.surfaces.chat.relay import ChatRelay, CopiesRelay
+from groundplan.gateway.surfaces.chat.relay import ChatRelay, CopiesRelay, ServiceRelay, take_left_out
 from groundplan.gateway.surfaces.codec import Codec, Malformed, UpstreamAnswer
 from groundplan.gateway.surfaces.file_references import NamedFile, find_file, with_files_inlined, without_fields
 from groundplan.gateway.surfaces.interface import Interface
@@ -317,6 +317,17 @@ class ServiceChat(OpenAIChat):
 
     def path(self, deployment: Deployment) -> bytes:
         return b"/%b/chat/completions" % deployment.name.encode()
+
+    def request_body(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
+        if names := providers.left_out_of_messages(deployment, ask.fields["messages"]):
+            note_left_out(ask, names)
+        return super().request_body(ask, deployment, cap, system)
+
+    def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
+        return super().parse_answer(take_left_out(data, ask), ask)
+
+    def new_relay(self, ask: Ask) -> ChatRelay:
+        return ServiceRelay(ask)
 
 
 class ChatCompletions(Interface):

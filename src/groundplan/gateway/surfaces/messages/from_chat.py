@@ -9,13 +9,13 @@ from typing import Any
 import msgspec
 
 from groundplan.economics.prices.provider_usage import normalize_tier
-from groundplan.gateway.call.ask import Ask
+from groundplan.gateway.call.ask import Ask, note_left_out
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.surfaces.body import unreadable_body
 from groundplan.gateway.surfaces.chat.annotations import url_citations
 from groundplan.gateway.surfaces.chat.answer_types import AnswerMessage, parse_completion
 from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer
-from groundplan.gateway.surfaces.messages.from_chat_stream import MessagesChatRelay, stop_reason, usage_json
+from groundplan.gateway.surfaces.messages.from_chat_stream import MessagesChatRelay, message_usage, stop_reason
 from groundplan.gateway.surfaces.messages.to_chat import API, Translation
 from groundplan.gateway.surfaces.messages.web_citations import message_citation
 from groundplan.gateway.surfaces.via_chat import ViaChat, chat_request
@@ -75,6 +75,7 @@ class MessagesByChat(ViaChat):
         """Translate a chat completion into a message. Raises `Malformed`."""
         found = parse_completion(data)
         choice = found.choices[0]
+        note_left_out(ask, [*found.left_out, *choice.message.untranslated()])
         usage = None if found.usage is None else found.usage.usage(normalize_tier(found.service_tier))
         content = _content_blocks(choice.message, cut=choice.finish_reason in _CUT_OFF)
         called = bool(choice.message.tool_calls)
@@ -88,12 +89,12 @@ class MessagesByChat(ViaChat):
             "content": content,
             "stop_reason": reason,
             "stop_sequence": sequence,
-            "usage": usage_json(counted),
+            "usage": message_usage(counted, normalize_tier(found.service_tier)),
         }
         return UpstreamAnswer(_encode(message), usage)
 
     def new_relay(self, ask: Ask) -> Relay:
-        return MessagesChatRelay(ask.model, ask.size)
+        return MessagesChatRelay(ask.model, ask.size, ask.left_out)
 
 
 def _content_blocks(message: AnswerMessage, *, cut: bool) -> list[dict[str, Any]]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from groundplan.economics.prices.provider_usage import normalize_tier
 from groundplan.gateway.http.sse import append_field, format_named_event
 from groundplan.gateway.surfaces.chat.annotations import UrlCitation
 from groundplan.gateway.surfaces.chat.answer_types import ChoiceDelta, Chunk, ToolCallDelta
@@ -23,6 +24,7 @@ _REASONS = {
     "function_call": "tool_use",
     "content_filter": "refusal",
 }
+_TIERS = {"default": "standard", "priority": "priority"}
 _PING = format_named_event("ping", b'{"type":"ping"}')
 _encode = msgspec.json.Encoder().encode
 
@@ -40,13 +42,24 @@ def stop_reason(finish: str | None, stop: object, *, calls: bool) -> tuple[str, 
 
 
 def usage_json(usage: Usage) -> dict[str, Any]:
-    """A usage in Anthropic's shape: input tokens without what the cache read and wrote."""
-    return {
+    """A usage in Anthropic's shape: input tokens without what the cache read and wrote; reasoning where there is
+    any."""
+    made: dict[str, Any] = {
         "input_tokens": max(0, usage.input - usage.cache_read - usage.cache_write),
         "output_tokens": usage.output,
         "cache_creation_input_tokens": usage.cache_write,
         "cache_read_input_tokens": usage.cache_read,
     }
+    if usage.reasoning:
+        made["output_tokens_details"] = {"thinking_tokens": min(usage.reasoning, usage.output)}
+    return made
+
+
+def message_usage(usage: Usage, tier: str) -> dict[str, Any]:
+    """The same for a whole message, or its beginning, which has the service tier, too, where Anthropic has a word for
+    it. `tier`: see `normalize_tier`."""
+    told = _TIERS.get(tier)
+    return usage_json(usage) if told is None else {**usage_json(usage), "service_tier": told}
 
 
 class MessagesChatRelay(ViaChatStream):
@@ -54,8 +67,8 @@ class MessagesChatRelay(ViaChatStream):
 
     __slots__ = ("_block_index", "_calls", "_model", "_open_kind", "_reason", "_stop")
 
-    def __init__(self, model: str, size: int) -> None:
-        super().__init__(size)
+    def __init__(self, model: str, size: int, left_out: set[str] | None = None) -> None:
+        super().__init__(size, left_out)
         self._model = model
         self._open_kind = ""
         """Kind of the open block: text or tool_use; empty: none is open."""
@@ -75,7 +88,8 @@ class MessagesChatRelay(ViaChatStream):
             "content": [],
             "stop_reason": None,
             "stop_sequence": None,
-            "usage": usage_json(self.usage_or_estimate),  # an estimate of the input: some clients read it here only
+            # an estimate of the input: some clients read it here only
+            "usage": message_usage(self.usage_or_estimate, normalize_tier(self._service_tier)),
         }
         return [format_named_event("message_start", _encode({"type": "message_start", "message": message})), _PING]
 

@@ -29,7 +29,7 @@ from groundplan.gateway.surfaces.messages.from_chat import (
     chat_fields,
     translation_of,
 )
-from groundplan.gateway.surfaces.messages.native import AnthropicMessages, TokenCount
+from groundplan.gateway.surfaces.messages.native import AnthropicMessages, TokenCount, thinking_budget
 from groundplan.gateway.surfaces.messages.request_types import Block, CountRequest, MessageRequest, ToolReference
 from groundplan.gateway.surfaces.messages.to_chat import API
 from groundplan.gateway.surfaces.via_chat import ServedViaChat, TokenCounting, eligible_deployments
@@ -210,6 +210,7 @@ def _build_ask(
         header_lines=passed_header_lines(headers),
         files=tuple(dict.fromkeys(scan.file_ids)),
         parsed=LazyTranslation(body),
+        left_out=set(),
     )
 
 
@@ -293,15 +294,23 @@ class Messages(ServedViaChat):
         return replace(ask, fields=fields, body=b"", parsed=LazyTranslation(_encode(fields)))
 
     def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:
-        return eligible_deployments(ask, deployments, self.serves_natively, chat_fields, ABUSE_FIELDS)
+        """Those that serve the request and whose answers may be longer than its thinking budget, as the others would
+        refuse it; those that serve it, if no answer may be so long."""
+        found = eligible_deployments(ask, deployments, self.serves_natively, chat_fields, ABUSE_FIELDS)
+        if not (budget := thinking_budget(ask)):
+            return found
+        roomy = tuple(each for each in found if not self.serves_natively(each) or each.max_output_tokens > budget)
+        return roomy or found
 
     def extra_facts(self, ask: Ask, deployment: Deployment) -> dict[str, object]:
-        """The fields that were left out for a deployment, since they do not affect the answer."""
+        """The fields that were left out for a deployment, since they do not affect the answer, and what of the answer
+        was left out."""
         if deployment.api == "anthropic":
             return {}
         translation = translation_of(ask)
         drops_user = providers.fields_to_drop(translation.fields, deployment, ABUSE_FIELDS)
-        left_out = sorted({*translation.left_out, "metadata.user_id"} if drops_user else translation.left_out)
+        named = {*translation.left_out, *(ask.left_out or ())}
+        left_out = sorted({*named, "metadata.user_id"} if drops_user else named)
         return {"left_out": left_out} if left_out else {}
 
     def serves_natively(self, deployment: Deployment) -> bool:

@@ -1,8 +1,8 @@
 """Translates a Messages request to OpenAI's chat; what chat cannot express is refused by name.
 
 Left out, and reported to the caller, are fields that do not affect the answer in chat: `cache_control`, which is about
-a price; another model's earlier thinking, and the thinking budget; web pages that an earlier answer of chat cited; that
-tools are known only once they are searched for. Pure.
+a price; another model's earlier thinking, the thinking budget, and whether to think and to show it; web pages that an
+earlier answer of chat cited; that tools are known only once they are searched for. Pure.
 """
 
 from __future__ import annotations
@@ -38,6 +38,7 @@ _DEFERRED = "defer_loading"
 """A tool with this field is shown to the model once it was searched for. In chat it knows all tools from the start."""
 _THINKING_BLOCKS = frozenset({"thinking", "redacted_thinking"})
 """Blocks that only the model that wrote them can read."""
+_THINKING = frozenset({"type", "budget_tokens", "display"})
 _DEFAULT_EFFORT = "high"
 """The effort of Anthropic's models where a request names none."""
 _REFERENCE = frozenset({"type", "tool_name", "cache_control"})
@@ -286,12 +287,19 @@ class Translation:
 
     def put_thinking(self, thinking: dict[str, Any]) -> None:
         """Adaptive thinking is the default in chat, so it needs no field. The thinking budget is part of `max_tokens`,
-        which is kept."""
+        which is kept. Chat cannot tell a model that thinks by itself not to, nor show what it thought."""
         kind, budget = thinking.get("type"), thinking.get("budget_tokens")
         if kind == "enabled" and type(budget) is int:
             self.left_out.add("thinking.budget_tokens")
-        elif kind not in ("disabled", "adaptive"):
+        elif kind == "disabled":
+            self.left_out.add("thinking.type")
+        elif kind != "adaptive":
             raise cannot("thinking")
+        for name, value in thinking.items():
+            if name == "display" and value not in (None, "omitted"):
+                self.left_out.add("thinking.display")
+            elif name not in _THINKING and value is not None:
+                raise cannot(f"thinking.{name[:40]}")
 
     def put_context(self, management: dict[str, Any]) -> None:
         """Accept edits that clear thinking, since none is sent on anyway; refuse others."""

@@ -356,7 +356,7 @@ class Session:
         if event.concerns_response:
             self._turn_taken, self._is_confirmed = False, event.type not in events.RESPONSE_ENDS
         if event.concerns_response and exchange is None:  # begun by the upstream's own turn detection
-            exchange = self._activate(await self._reserve_next(), self._turn_ended or time.perf_counter_ns())
+            exchange = self._activate(await self._reserve_begun(event), self._turn_ended or time.perf_counter_ns())
         if exchange is not None and not exchange.first_byte:
             exchange.first_byte = time.perf_counter_ns()
         if event.type == "error":
@@ -367,6 +367,16 @@ class Session:
         self._active = None
         await self._finish_response(exchange, event)
         return append_field(data, b"groundplan", facts(exchange, settle.remaining_budget(self._gateway, exchange)))
+
+    async def _reserve_begun(self, event: events.ServerEvent) -> Exchange:
+        """As `_reserve_next`, for a response that the upstream began by itself. Without room its end is charged as
+        reported: nothing more is heard of it."""
+        try:
+            return await self._reserve_next()
+        except close.ConversationEnded:
+            if event.type in events.RESPONSE_ENDS and self._admitted is not None and self._deployment is not None:
+                await self._finish_response(charge_unreserved(self._gateway, self._admitted, self._deployment), event)
+            raise
 
     async def _handle_turn(self, *, taken: bool) -> None:
         """Reserve for the response to a turn that the upstream detected in audio that was passed on before. `taken`:

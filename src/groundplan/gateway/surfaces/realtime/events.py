@@ -18,6 +18,7 @@ from groundplan.gateway.http.strict_json import (
     DECODE_ERRORS,
     check_complexity,
     check_duplicate_names,
+    check_item_spelling,
     check_name_spelling,
 )
 from groundplan.gateway.surfaces.body import REDIRECTING_FIELDS, image_bytes
@@ -216,6 +217,7 @@ def check(event: dict[str, Any]) -> None:
         if part.get("prompt") is not None:
             hint = "It is kept at the provider, and may have tools of its own; send instructions."
             raise Invalid("prompt is not supported", code="field_unsupported", hint=hint)
+    check_item_spelling(_object(event.get("response")).get("input"))
     for piece in content_parts(event):
         if piece.get("type") == "input_image" or piece.get("image_url") is not None:
             image_bytes(str(piece.get("image_url", "")))

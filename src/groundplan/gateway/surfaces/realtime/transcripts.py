@@ -215,9 +215,13 @@ class Transcripts:
         return data
 
     def _open_turn(self, item: str) -> None:
-        """Open the committed turn `item`; its duration counts from here."""
+        """Open the committed turn `item`; its duration counts from here. A second turn under the name of an open one,
+        as of upstreams without names, leaves the reservation to the next: replaced, the first would never be
+        settled."""
         exchange = self._reserved
         if exchange is None or not exchange.attempt_started or self._session.makes_transcripts is False:
+            return
+        if item in self._open_turns:
             return
         self._reserved = None
         exchange.started = exchange.attempt_started = time.perf_counter_ns()

@@ -195,8 +195,16 @@ class ResponsesChatRelay(ViaChatStream):
         "_open_id", "_request", "_response", "_sequence_number", "_text",
     )  # fmt: skip
 
-    def __init__(self, request: dict[str, Any], name: str, model: str, size: int, groups: shape.Namespaces) -> None:
-        super().__init__(size)
+    def __init__(
+        self,
+        request: dict[str, Any],
+        name: str,
+        model: str,
+        size: int,
+        groups: shape.Namespaces,
+        left_out: set[str] | None = None,
+    ) -> None:
+        super().__init__(size, left_out)
         self._request = request
         self._groups = groups
         self._model = model

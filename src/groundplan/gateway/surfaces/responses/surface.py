@@ -15,7 +15,7 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Conflict, Invalid
 from groundplan.economics.prices.provider_usage import normalize_tier
 from groundplan.gateway.caching.replay_forms import RESPONSES_REPLAY_FORMS, ReplayForms
-from groundplan.gateway.call.ask import Ask
+from groundplan.gateway.call.ask import Ask, note_left_out
 from groundplan.gateway.call.pricing import NAMED_CLASSES
 from groundplan.gateway.http.splicing import replace_fields
 from groundplan.gateway.surfaces import thought_signatures
@@ -165,6 +165,7 @@ def read(body: bytes, decoder: msgspec.json.Decoder[ResponseRequest] = _request_
         body=body,
         files=tuple(dict.fromkeys(named)),
         parsed=state,
+        left_out=set(),
     )
 
 
@@ -264,6 +265,7 @@ class ResponsesByChat(ViaChat):
         """Translate a chat completion into a response. Raises `Malformed`."""
         found, state = parse_completion(data), request_state(ask)
         choice = found.choices[0]
+        note_left_out(ask, [*found.left_out, *choice.message.untranslated()])
         usage = None if found.usage is None else found.usage.usage(normalize_tier(found.service_tier))
         response = shapes.new_response(state.translation().asked, state.response_id, found.model or ask.model)
         finish = choice.finish_reason or "stop"
@@ -273,7 +275,9 @@ class ResponsesByChat(ViaChat):
 
     def new_relay(self, ask: Ask) -> Relay:
         state, translation = request_state(ask), request_state(ask).translation()
-        return ResponsesChatRelay(translation.asked, state.response_id, ask.model, ask.size, translation.groups)
+        return ResponsesChatRelay(
+            translation.asked, state.response_id, ask.model, ask.size, translation.groups, ask.left_out
+        )
 
 
 def chat_fields(ask: Ask) -> dict[str, msgspec.Raw]:
@@ -291,7 +295,7 @@ def continued(ask: Ask, more: list[dict[str, Any]]) -> Ask:
     state.previous_id, state.pinned_deployment = earlier.previous_id, earlier.pinned_deployment
     state.cannot_unseal = earlier.cannot_unseal
     state.own_input = input_of(ask) if earlier.own_input is None else earlier.own_input
-    return continued_ask
+    return replace(continued_ask, left_out=ask.left_out)
 
 
 def _inline_file(part: dict[str, Any], files: Mapping[str, NamedFile]) -> dict[str, Any]:
@@ -395,17 +399,20 @@ class Responses(ServedViaChat):
         return True
 
     def extra_facts(self, ask: Ask, deployment: Deployment) -> dict[str, object]:
-        """Whether the response was stored, unless the caller did not want that, and which fields were left out for its
-        deployment."""
+        """Whether the response was stored, unless the caller did not want that, which fields were left out for its
+        deployment, and what of the answer."""
         state = request_state(ask)
         stored: dict[str, object] = {"store": state.stored} if state.store else {}
         left_out = list[str]()
         if not serves_responses(deployment):
+            translation = state.translation()
             left_out += _requested_reasoning(ask) + providers.fields_to_drop(
-                state.translation().fields, deployment, providers.CACHE_FIELDS
+                translation.fields, deployment, providers.CACHE_FIELDS
             )
+            left_out += sorted(translation.left_out)
         unread = deployment.name in state.cannot_unseal or (state.has_reasoning and not serves_responses(deployment))
         left_out += ["reasoning"] if state.has_reasoning_references or unread else []
+        left_out += [] if serves_responses(deployment) else sorted(ask.left_out or ())
         return stored | {"left_out": left_out} if left_out else stored
 
     def error_event(self, ask: Ask, status: int, error: bytes) -> bytes:

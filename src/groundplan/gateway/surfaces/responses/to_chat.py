@@ -17,7 +17,7 @@ _decode = msgspec.json.Decoder().decode
 _MESSAGE = frozenset({"type", "role", "content", "id", "status", "phase"})
 _CALL = frozenset({"type", "id", "call_id", "name", "namespace", "arguments", "status", "parsed_arguments"})
 _OUTPUT = frozenset({"type", "id", "call_id", "output", "status", "name"})
-_EMPTY_VALUES: tuple[Any, ...] = (None, [], {}, {"type": "direct"})
+_EMPTY_VALUES: tuple[Any, ...] = (None, False, [], {}, {"type": "direct"})
 """Values of fields that say nothing. The last one says who calls a function: the model itself."""
 _PARTS = {
     "input_text": frozenset({"type", "text"}),
@@ -29,6 +29,7 @@ _PARTS = {
 """Known fields of items and parts by type: those that chat can express, and those that are only about an item: its id,
 its status, whether it was the answer or a step towards it (`phase`), annotations of an earlier answer, and what
 OpenAI's clients parsed."""
+_OF_EARLIER_ANSWERS = ("annotations", "logprobs")
 _TOOL = ("name", "description", "parameters", "strict")
 _NAMESPACE = frozenset({"type", "name", "description", "tools"})
 _MODES = ("auto", "required")
@@ -81,15 +82,16 @@ def _function(tool: dict[str, Any]) -> dict[str, Any]:
 class Translation:
     """A request translated to chat. `fields` of the chat request, without model and caps; `asked` is the original
     request; `earlier` are messages before its input; `groups` are (namespace, name) of functions in a namespace, by
-    their names in chat."""
+    their names in chat; `left_out` names fields of earlier answers that chat has no field for."""
 
-    __slots__ = ("_allowed_tools", "_shown_media", "asked", "fields", "groups", "messages")
+    __slots__ = ("_allowed_tools", "_shown_media", "asked", "fields", "groups", "left_out", "messages")
 
     def __init__(self, body: bytes, earlier: list[dict[str, Any]] | None = None) -> None:
         """Raises `Invalid` (`field_untranslatable`, `body_invalid`)."""
         self.asked: dict[str, Any] = _decode(body)
         self.fields: dict[str, Any] = {}
         self.groups: dict[str, tuple[str, str]] = {}
+        self.left_out: set[str] = set()
         self.messages: list[dict[str, Any]] = list(earlier or ())
         self._shown_media: list[dict[str, Any]] = []
         self._allowed_tools: set[str] | None = None
@@ -141,6 +143,8 @@ class Translation:
 
     def _message(self, item: dict[str, Any]) -> None:
         check(item, _MESSAGE, "input")
+        if item.get("phase"):
+            self.left_out.add("phase")
         role, content = item["role"], item["content"]
         if role not in ("user", "assistant", "system", "developer"):
             raise cannot(f"input: the role {str(role)[:20]!r}")
@@ -156,6 +160,7 @@ class Translation:
         kind = part["type"]
         check(part, _PARTS.get(kind, frozenset(part)), f"input: {str(kind)[:40]}")
         if kind in ("input_text", "output_text"):
+            self.left_out.update(name for name in _OF_EARLIER_ANSWERS if part.get(name))
             return {"type": "text", "text": part["text"]}
         if kind == "refusal" and role == "assistant":
             return {"type": "text", "text": part["refusal"]}

@@ -1,29 +1,28 @@
-"""Converts the library's answers of other providers to OpenAI's format, so that OpenAI's clients can read them, and
-patches the library where it loses something. Pure, but for the time and for new ids."""
+"""Converts the library's answers of other providers to OpenAI's format, so that OpenAI's clients can read them; what it
+loses of them is kept by `answer_patches`. Pure, but for the time and for new ids."""
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Awaitable, Callable
 from typing import Any
 
 from groundplan.core.ids import new_id
 
 _TOTALS = frozenset({"prompt_tokens", "completion_tokens"})
-_DETAILS = {
-    "prompt_tokens_details": frozenset({"cached_tokens", "cache_write_tokens", "audio_tokens"}),
-    "completion_tokens_details": frozenset({"reasoning_tokens", "audio_tokens", "image_tokens"}),
-}
+USAGE_DETAILS = {
+    "prompt_tokens_details": frozenset(
+        {"cached_tokens", "cache_write_tokens", "audio_tokens", "image_tokens", "text_tokens"}
+    ),
+    "completion_tokens_details": frozenset(
+        {
+            "reasoning_tokens", "audio_tokens", "image_tokens", "text_tokens", "accepted_prediction_tokens",
+            "rejected_prediction_tokens",
+        }
+    ),
+}  # fmt: skip
 """Counts that OpenAI has names for, and the one of generated images, which have a price of their own."""
-_GEMINI_ENDS = frozenset(
-    {
-        "FINISH_REASON_UNSPECIFIED", "STOP", "MAX_TOKENS", "SAFETY", "RECITATION", "PROHIBITED_CONTENT", "BLOCKLIST",
-        "SPII", "IMAGE_SAFETY", "IMAGE_PROHIBITED_CONTENT", "IMAGE_RECITATION",
-    }
-)  # fmt: skip
-"""Finish reasons of Gemini that OpenAI has a word for, and the one that says nothing."""
-_BEDROCK_MALFORMED_ENDS = frozenset({"malformed_model_output", "malformed_tool_use"})
+_LEFT_OUT = "left_out"
+"""A field of our own, in which the gateway is told what of a provider's answer chat has no field for."""
 _NO_NAME = (None, "", "None")
 """The model's name in the library's answers if the provider did not say it."""
 
@@ -42,6 +41,8 @@ def to_completion(answer: Any, model: str, *, single_call: bool = False) -> dict
     converted["id"] = converted.get("id") or f"chatcmpl-{new_id().hex}"
     converted["model"] = model if converted.get("model") in _NO_NAME else converted["model"]
     converted["created"] = converted.get("created") or int(time.time())
+    if _LEFT_OUT in converted:
+        converted[_LEFT_OUT] = sorted(set(converted[_LEFT_OUT]))
     for choice in converted["choices"]:
         message = choice["message"]
         _rename_reasoning(message)
@@ -54,186 +55,6 @@ def to_completion(answer: Any, model: str, *, single_call: bool = False) -> dict
     if (usage := _plausible_usage(_merge_usage(None, converted.pop("usage", None)), has_output=has_output)) is not None:
         converted["usage"] = usage
     return converted
-
-
-def patch_azure(convert: Callable[..., Any]) -> Callable[..., Any]:
-    """Wrap the library's conversion of Azure's answers, or of their chunks, to keep what it loses: cached and reasoning
-    tokens in the usage, choices with an empty `delta`, with which OpenAI's models end a stream, and refusals."""
-
-    def whole(answer: Any, **kwargs: Any) -> Any:
-        converted = convert(answer, **kwargs)
-        for each, choice in zip(answer.choices or (), converted.choices, strict=False):
-            if refusal := (each.get("message") or each.get("delta") or {}).get("refusal"):
-                (choice.message if hasattr(choice, "message") else choice.delta).refusal = refusal
-        missing: dict[str, Any] = {}
-        if not converted.choices and (
-            ends := [_end_choice(each) for each in answer.choices or () if each.finish_reason]
-        ):
-            missing["choices"] = ends
-        usage = answer.usage or {}
-        if converted.usage is not None and (details := {name: usage[name] for name in _DETAILS if usage.get(name)}):
-            missing["usage"] = {**converted.usage.model_dump(), **details}
-        return type(converted).model_validate({**converted.model_dump(), **missing}) if missing else converted
-
-    return whole
-
-
-class IncompleteAnswer(Exception):
-    """An answer that its provider did not finish, as its finish reason says."""
-
-
-def patch_bedrock(convert: Callable[..., Any]) -> Callable[..., Any]:
-    """The same for Bedrock: tool calls in an answer that ended for another reason, such as its cap, which the library
-    drops. Raises `IncompleteAnswer`."""
-
-    def whole(answer: dict[str, Any], **kwargs: Any) -> Any:
-        check_bedrock_end(answer)
-        content = answer["output"]["message"]["content"]
-        if answer.get("stopReason") == "tool_use" or not any("toolUse" in each for each in content):
-            return convert(answer, **kwargs)
-        converted = convert({**answer, "stopReason": "tool_use"}, **kwargs)
-        _copy_finish_reason(converted, convert({**answer, "output": {"message": {"content": []}}}, **kwargs))
-        return converted
-
-    return whole
-
-
-def check_bedrock_end(ended: dict[str, Any]) -> None:
-    """Raise `IncompleteAnswer` if a model of Bedrock's produced unreadable output, which the library reports as a
-    normal end."""
-    if (reason := ended.get("stopReason")) in _BEDROCK_MALFORMED_ENDS:
-        raise IncompleteAnswer(f"the answer ended with {reason}")
-
-
-def _copy_finish_reason(converted: Any, other: Any) -> None:
-    if (reason := other.choices[0].finish_reason) != "stop":
-        converted.choices[0].finish_reason = reason
-
-
-def patch_cohere(convert: Callable[..., Any]) -> Callable[..., Any]:
-    """The same for Cohere: the plan before a tool call in a stream, the reasoning in a complete answer, tool calls in
-    an answer that ended at its cap, the billed tokens, and that an answer was not finished, which the library reports
-    as a normal end. Raises `IncompleteAnswer`."""
-
-    def whole(answer: Any, **kwargs: Any) -> Any:
-        streamed = getattr(answer, "delta", None)
-        ended = answer if streamed is None else streamed
-        reason = getattr(ended, "finish_reason", None)
-        if reason in ("ERROR", "TIMEOUT"):
-            raise IncompleteAnswer(f"the answer ended with {reason}")
-        converted = convert(answer, **kwargs)
-        message = getattr(answer, "message", None)
-        if reason != "TOOL_CALL" and getattr(message, "tool_calls", None):
-            other, converted = converted, convert(answer.model_copy(update={"finish_reason": "TOOL_CALL"}), **kwargs)
-            _copy_finish_reason(converted, other)
-        converted = _with_billed_usage(converted, getattr(ended, "usage", None))
-        if streamed is None:
-            parts = getattr(message, "content", None) or ()
-            return _with_reasoning(converted, "".join(each.thinking for each in parts if each.type == "thinking"))
-        if answer.type == "tool-plan-delta":
-            converted.choices[0].delta.content = streamed.message.tool_plan
-        return converted
-
-    return whole
-
-
-def _with_billed_usage(converted: Any, usage: Any) -> Any:
-    """With the tokens that Cohere bills, if it says so: the library reports all that its model read, including hundreds
-    of tokens that Cohere puts in front of each prompt and nobody pays."""
-    units = getattr(usage, "billed_units", None)
-    if units is None or not (units.input_tokens or units.output_tokens):
-        return converted
-    read, written = math.ceil(units.input_tokens or 0), math.ceil(units.output_tokens or 0)
-    billed: dict[str, Any] = {"prompt_tokens": read, "completion_tokens": written, "total_tokens": read + written}
-    if cached := min(int(usage.cached_tokens or 0), read):
-        billed["prompt_tokens_details"] = {"cached_tokens": cached}
-    return type(converted).model_validate({**converted.model_dump(), "usage": billed})
-
-
-def _with_reasoning(converted: Any, thoughts: str) -> Any:
-    if not thoughts or converted.choices[0].message.reasoning is not None:
-        return converted
-    values = converted.model_dump()
-    values["choices"][0]["message"]["reasoning"] = {"content": thoughts}
-    return type(converted).model_validate(values)
-
-
-def patch_mistral(convert: Callable[..., Any]) -> Callable[..., Any]:
-    """The same for Mistral, whose own finish reasons in a stream the library passes on unchanged. Raises
-    `IncompleteAnswer`."""
-
-    def whole(answer: Any, **kwargs: Any) -> Any:
-        for choice in getattr(answer, "data", answer).choices:
-            if choice.finish_reason == "error":
-                raise IncompleteAnswer("the answer ended with error")
-            if choice.finish_reason == "model_length":
-                choice.finish_reason = "length"
-        return convert(answer, **kwargs)
-
-    return whole
-
-
-def patch_gemini(convert: Callable[..., Any]) -> Callable[..., Any]:
-    """The same for Gemini: an answer without text, for which the library has no choice, and an id of its own for each,
-    where the library gives all the same one."""
-
-    def whole(found: Any, **kwargs: Any) -> Any:
-        if isinstance(found, tuple):  # a complete answer; a chunk is not a tuple
-            answer: dict[str, Any] = found[0]
-            answer["id"] = ""
-            if not answer["choices"]:
-                message = {"role": "assistant", "content": ""}
-                answer["choices"] = [{"index": 0, "message": message, "finish_reason": "stop"}]
-        return convert(found, **kwargs)
-
-    return whole
-
-
-def check_gemini_end(send: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
-    """Wrap Gemini's complete answers to check that they were finished: the library reports a malformed tool call, and
-    every finish reason that it does not know, as a normal end. Raises `IncompleteAnswer`."""
-
-    async def sent(*args: Any, **kwargs: Any) -> Any:
-        answer = await send(*args, **kwargs)
-        for candidate in (answer.candidates or ())[:1]:
-            reason = getattr(candidate.finish_reason, "value", None)
-            if reason is not None and reason not in _GEMINI_ENDS:
-                raise IncompleteAnswer(f"the answer ended with {reason}")
-        return answer
-
-    return sent
-
-
-def patch_google_embeddings(convert: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """Wrap the library's conversion of Google's embeddings, to keep the number of tokens if Google reports it: the
-    library always says 0."""
-
-    def whole(answer: Any) -> Any:
-        converted, result = convert(answer), answer["result"]
-        known = [getattr(each, "statistics", None) for each in result.embeddings or ()]
-        counts = [getattr(each, "token_count", None) or 0 for each in known]
-        usage = getattr(result, "usage_metadata", None)
-        tokens = getattr(usage, "prompt_token_count", None) or (sum(counts) if all(counts) else 0)
-        converted.usage.prompt_tokens = converted.usage.total_tokens = math.ceil(tokens)
-        return converted
-
-    return whole
-
-
-ANSWER_PATCHES = {
-    "azure": patch_azure,
-    "bedrock": patch_bedrock,
-    "cohere": patch_cohere,
-    "gemini": patch_gemini,
-    "mistral": patch_mistral,
-    "vertexai": patch_gemini,
-}
-"""Wrappers for providers of whose answers the library loses something."""
-
-
-def _end_choice(choice: Any) -> dict[str, Any]:
-    reason = choice.finish_reason
-    return {"index": choice.index, "delta": {}, "finish_reason": getattr(reason, "value", reason)}
 
 
 class ChunkConverter:
@@ -250,6 +71,7 @@ class ChunkConverter:
         "_call_count",
         "_call_ids",
         "_has_output",
+        "_left_out",
         "_model",
         "_numbers",
         "_reason",
@@ -275,17 +97,21 @@ class ChunkConverter:
         self._with_arguments: set[int] = set()
         self._call_count = 0
         self._has_output = False
+        self._left_out = set[str]()
         self._reason: str | None = None
         self._usage: dict[str, Any] | None = None
 
     def convert(self, found: Any) -> dict[str, Any] | None:
         """The converted chunk; None if there is nothing to send for it now."""
         converted = to_dict(found)
+        self._left_out.update(converted.pop(_LEFT_OUT, ()))
         self._usage = _merge_usage(self._usage, converted.pop("usage", None))
         if not self._base:
             self._base = {name: converted.get(name) for name in ("id", "object")}
             self._base["model"] = self._model if converted.get("model") in _NO_NAME else converted["model"]
             self._base["created"] = converted.get("created") or int(time.time())
+        if tier := converted.get("service_tier"):
+            self._base["service_tier"] = tier
         choices, has_role = converted.get("choices") or [], False
         for choice in choices:
             self._reason = choice.get("finish_reason") or self._reason
@@ -327,7 +153,8 @@ class ChunkConverter:
         if self._reason is not None:
             reason = "tool_calls" if self._reason == "stop" and self._call_count else self._reason
             last = {"index": 0, "delta": self._role, "finish_reason": reason}
-            chunks.append({**self._base, "choices": [last]})
+            told = {_LEFT_OUT: sorted(self._left_out)} if self._left_out else {}
+            chunks.append({**self._base, "choices": [last], **told})
         if (usage := _plausible_usage(self._usage, has_output=self._has_output)) is not None:
             chunks.append({**self._base, "choices": [], "usage": usage})
         return chunks
@@ -355,8 +182,8 @@ def _merge_usage(one: dict[str, Any] | None, two: dict[str, Any] | None) -> dict
         return one
     merged = dict(one or {})
     for name, value in two.items():
-        if isinstance(value, dict) and name in _DETAILS:
-            known = {count: number for count, number in value.items() if count in _DETAILS[name]}
+        if isinstance(value, dict) and name in USAGE_DETAILS:
+            known = {count: number for count, number in value.items() if count in USAGE_DETAILS[name]}
             merged[name] = {**known, **{n: max(v, known.get(n, 0)) for n, v in merged.get(name, {}).items()}}
         elif isinstance(value, int) and name in _TOTALS:
             merged[name] = max(value, merged.get(name, 0))

@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from typing import Any
 
-from groundplan.gateway.upstream.translation.answers import check_bedrock_end
+from groundplan.gateway.upstream.translation.answer_patches import check_bedrock_end
 
 THREADS = 128
 """Answers that may be awaited at the same time, and connections that are kept for them."""

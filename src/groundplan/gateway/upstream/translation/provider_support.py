@@ -9,6 +9,10 @@ from typing import Any
 import msgspec
 
 _decode = msgspec.json.Decoder().decode
+SIGNATURE_OWNERS = {"gemini": "google", "vertexai": "google", "mistral": "mistral"}
+"""The name in `extra_content` under which each provider gets back its signature of its reasoning."""
+TAKES_REASONING = frozenset({"groq", "mistral"})
+"""Providers that get back their reasoning."""
 _ROLES = frozenset({"system", "developer", "user", "assistant", "tool"})
 _MESSAGE_FIELDS: dict[str, frozenset[str]] = {
     "system": frozenset({"role", "content"}),
@@ -57,6 +61,8 @@ _FORMATS: dict[str, frozenset[str]] = {
     "azure": frozenset({"text", "json_schema"}),
 }
 _COMMON_FORMATS = frozenset({"text", "json_object", "json_schema"})
+_PROVIDERS_OWN = (b'"reasoning_content"', b'"extra_content"')
+"""Fields of an earlier answer that only the provider that wrote it can read."""
 _COMBINATORS = ("anyOf", "oneOf", "allOf")
 _TAKES_SCHEMA_DESCRIPTION = frozenset({"azure", "groq", "mistral"})
 """Providers that accept a schema's description."""
@@ -80,6 +86,21 @@ def first_unsupported(api: str, fields: Mapping[str, msgspec.Raw]) -> str | None
 def _value(fields: Mapping[str, msgspec.Raw], name: str) -> Any:
     raw = fields.get(name)
     return None if raw is None else _decode(raw)
+
+
+def left_out_of_messages(api: str, messages: msgspec.Raw) -> set[str]:
+    """Names of what is left out of earlier answers, since only the provider that wrote it can read it: reasoning, and
+    what it added (`extra_content`)."""
+    data, found = bytes(messages), set[str]()
+    if not any(name in data for name in _PROVIDERS_OWN):
+        return found
+    for message in _decode(data):
+        if message.get("reasoning_content") and api not in TAKES_REASONING:
+            found.add("reasoning")
+        for each in (message, *(message.get("tool_calls") or ())):
+            if each.get("extra_content") and SIGNATURE_OWNERS.get(api) not in each["extra_content"]:
+                found.add("extra_content")
+    return found
 
 
 def _unsupported_in_messages(api: str, messages: Any) -> str | None:

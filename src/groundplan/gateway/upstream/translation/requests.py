@@ -9,16 +9,13 @@ from typing import Any
 import msgspec
 
 from groundplan.gateway.upstream.translation.call_ids import accepted_id
+from groundplan.gateway.upstream.translation.provider_support import SIGNATURE_OWNERS, TAKES_REASONING
 
 _SINGLE_SYSTEM_MESSAGE = frozenset({"anthropic", "bedrock", "gemini", "vertexai"})
 """Providers whose system messages are one text besides the conversation."""
 _GOOGLES = frozenset({"gemini", "vertexai"})
 _TOOL_RESULTS_PARSED = _GOOGLES | {"bedrock"}
 """Providers for which the library parses the results of tools."""
-_SIGNATURE_OWNERS = {"gemini": "google", "vertexai": "google", "mistral": "mistral"}
-"""The name in `extra_content` under which each provider gets back its signature of its reasoning."""
-_TAKES_REASONING = frozenset({"groq", "mistral"})
-"""Providers that get back their reasoning."""
 _TAKES_NAMES = frozenset({"azure", "groq"})
 _JSON_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 _JPG = "data:image/jpg;"
@@ -124,13 +121,13 @@ def _adapt_part(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def _adapt_assistant_message(api: str, message: dict[str, Any]) -> dict[str, Any]:
-    text = _text_of(message.get("content")) or message.get("refusal") or ""
+    text = "\n".join(filter(None, (_text_of(message.get("content")), message.get("refusal"))))
     thought = message.get("reasoning_content") or _reasoning_of(message.get("content"))
     calls = [_adapt_call(api, call) for call in message.get("tool_calls") or ()]
     adapted: dict[str, Any] = {"role": "assistant", "content": text or (None if calls else "")}
     if calls:
         adapted["tool_calls"] = calls
-    if api in _TAKES_REASONING and thought:
+    if api in TAKES_REASONING and thought:
         adapted["reasoning"] = thought
     return _with_signature(api, {"extra_content": _reasoning_signature(message.get("content")), **message}, adapted)
 
@@ -145,7 +142,7 @@ def _adapt_call(api: str, call: dict[str, Any]) -> dict[str, Any]:
 
 
 def _with_signature(api: str, original: dict[str, Any], adapted: dict[str, Any]) -> dict[str, Any]:
-    owner = _SIGNATURE_OWNERS.get(api, "")
+    owner = SIGNATURE_OWNERS.get(api, "")
     if signature := (original.get("extra_content") or {}).get(owner):
         adapted["extra_content"] = {owner: signature}
     return adapted

@@ -37,14 +37,12 @@ from groundplan.gateway.upstream.providers import (
     unsupported_field_error,
 )
 from groundplan.gateway.upstream.secret_masking import mask, maskable_spellings
-from groundplan.gateway.upstream.translation.answers import (
+from groundplan.gateway.upstream.translation.answer_patches import (
     ANSWER_PATCHES,
-    ChunkConverter,
     check_gemini_end,
     patch_google_embeddings,
-    to_completion,
-    to_dict,
 )
+from groundplan.gateway.upstream.translation.answers import ChunkConverter, to_completion, to_dict
 from groundplan.gateway.upstream.translation.blocking_clients import (
     THREADS,
     USES_BLOCKING_CLIENT,
