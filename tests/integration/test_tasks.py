@@ -240,7 +240,7 @@ async def test_edits_and_variations_of_images(setup: Setup) -> None:
         for path in ("/v1/images/edits", "/v1/images/variations"):
             reply = await setup.stack.post(path, setup.key, alone, content_type=FORM)
             assert (reply.status, reply.code) == (400, "file_missing"), (name, size)
-        assert setup.model.counted == counted + begun, "a large form is known to have no image at its end only"
+        assert setup.model.counted <= counted + begun, "only a large form is sent before its end is known"
     masked = form(("model", b"painter", None), ("mask", bytes(2 << 20), "a.png"), ("image", b"x", "b.png"))
     assert (await setup.stack.post("/v1/images/edits", setup.key, masked, content_type=FORM)).status == 200
     address = form(("model", b"painter", None), ("image", b"x", "a.png"), ("mask", b"http://127.0.0.1/a.png", None))
