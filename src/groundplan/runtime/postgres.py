@@ -58,6 +58,9 @@ _TUNING: Final = {
     "shared_buffers": "128MB",
     "max_connections": "100",
     "synchronous_commit": "on",
+    # a page is written whole into the write-ahead log at its first change after a checkpoint: with the usual 1 GB some
+    # thousand calls a second make a checkpoint necessary every 15 seconds, and most of what is written are such pages
+    "max_wal_size": "4GB",
     # a client that connects and then says nothing takes a place, and holds up what all backends must process
     "authentication_timeout": "15s",
     "unix_socket_directories": "",

@@ -53,12 +53,20 @@ async def run_steps(
     steps, clock, began = exchange.steps, time.perf_counter_ns, exchange.started
     now, headers = gateway.clock.seconds(), exchange.request.headers
     gateway.step_batching.note_begin(began)
-    exchange.catalog = catalog = exchange.catalog or dated_prices.current_catalog(gateway.live.catalog, now)
+    given = exchange.catalog
+    exchange.catalog = catalog = given or dated_prices.current_catalog(gateway.live.catalog, now)
     exchange.trace = trace.trace_of(headers)
     identify_caller(exchange, gateway.live.policy, now)
     steps.append(("identify", (clock() - began) // 1000))
-    if gateway.pressure.is_crowded(gateway.running_calls) and not exchange.parent_call:
-        shed_load(gateway, exchange, catalog)
+    if (
+        gateway.pressure.count_call(gateway.running_calls)
+        and not exchange.parent_call
+        and await _wait_to_begin(gateway, exchange, catalog)
+    ):
+        now = gateway.clock.seconds()
+        exchange.catalog = catalog = given or dated_prices.current_catalog(gateway.live.catalog, now)
+        identify_caller(exchange, gateway.live.policy, now)
+        steps.append(("identify", (clock() - began) // 1000))
     await gateway.step_batching
     exchange.interface.check_content_type(headers.get(b"content-type"))
     if exchange.request.stream is not None:
@@ -170,6 +178,14 @@ def shed_load(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
     plan = catalog.plans.get(exchange.key.workload) if exchange.key is not None else None
     if plan is not None:
         gateway.pressure.check(plan.workload.reliability.priority, gateway.running_calls)
+
+
+async def _wait_to_begin(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> bool:
+    """As `Pressure.wait_to_begin`; before any work is done for the call."""
+    plan = catalog.plans.get(exchange.key.workload) if exchange.key is not None else None
+    if plan is None:
+        return False
+    return await gateway.pressure.wait_to_begin(plan.workload.reliability.priority, gateway.running_calls)
 
 
 async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog, now: float) -> None:

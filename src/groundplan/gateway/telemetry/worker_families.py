@@ -240,6 +240,12 @@ def _load(gateway: Gateway) -> list[Family]:
             f"{_PREFIX}queued", "gauge", "Calls that wait for room at a deployment.", gateway.loads.queued_calls
         ),
         single_sample(
+            f"{_PREFIX}waiting",
+            "gauge",
+            "Calls that wait to begin, as more arrived than the worker can begin at once.",
+            gateway.pressure.backlog.waiting,
+        ),
+        single_sample(
             f"{_PREFIX}loop_lag_seconds",
             "gauge",
             "How late the worker is, lately at least.",

@@ -19,6 +19,7 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Unavailable
 from groundplan.gateway.stalls import Alarm
 from groundplan.gateway.ticks import next_tick
+from groundplan.gateway.upstream.backlog import Backlog
 
 RANKS = {"critical": 0, "high": 1, "normal": 2, "low": 3}
 """The higher, the earlier it is refused."""
@@ -286,10 +287,21 @@ RANK_SHARES = (1.0, 0.9, 0.8, 0.7)
 class Pressure:
     """How full this worker is. Calls of rank `level` and above are refused; 4: none are."""
 
-    __slots__ = ("_lags", "_loop", "_next_tick", "_timer", "_uncrowded", "level", "max_running", "refused_calls")
+    __slots__ = (
+        "_lags",
+        "_loop",
+        "_next_tick",
+        "_timer",
+        "_uncrowded",
+        "backlog",
+        "level",
+        "max_running",
+        "refused_calls",
+    )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, max_running: int = MAX_RUNNING) -> None:
         self._loop = loop
+        self.backlog = Backlog(loop)
         self.max_running = max_running
         self.refused_calls = 0
         """Number of calls that were refused because the worker was too full."""
@@ -315,6 +327,7 @@ class Pressure:
             self._timer.cancel()
 
     def _tick(self) -> None:
+        self.backlog.start_interval()
         self.record_lag(self._loop.time() - self._next_tick)
         self.start()
 
@@ -325,8 +338,26 @@ class Pressure:
         self.level = sum(lag < seconds for seconds in LATE_SECONDS)
 
     def is_crowded(self, running: int) -> bool:
-        """Whether some calls are to be refused: `check` says which."""
-        return running > self._uncrowded or self.level < len(RANKS)
+        """Whether some calls are to be refused or to wait: `check` and the backlog say which."""
+        return running > self._uncrowded or self.level < len(RANKS) or self.backlog.waiting > 0
+
+    def count_call(self, running: int) -> bool:
+        """Count a call that has arrived. Returns whether some calls are refused or have to wait: `wait_to_begin` says
+        whether this one is."""
+        backlog = self.backlog
+        backlog.begun += 1
+        return backlog.begun > backlog.room or running > self._uncrowded or self.level < len(RANKS)
+
+    async def wait_to_begin(self, priority: str, running: int) -> bool:
+        """Refuse a counted call of this priority if the worker is too full for it, or let it wait for its turn. Returns
+        whether it has waited. Raises `Unavailable` (`overloaded`)."""
+        self.check(priority, running)
+        if self.backlog.begun <= self.backlog.room:
+            return False
+        if not await self.backlog.wait(RANKS[priority]):
+            self.refused_calls += 1
+            raise overloaded_error("this gateway is", 1.0 + RANKS[priority])
+        return True
 
     def check(self, priority: str, running: int) -> None:
         """Refuse a call of this priority if the worker is too full for it. Raises `Unavailable` (`overloaded`)."""

@@ -1,0 +1,78 @@
+"""Calls that arrive in larger numbers than the worker can begin at once, as after a moment in which it stood still.
+They begin some at a time, the more important first; the others wait, and are refused after a while.
+
+If all began together, each would take its steps among thousands of others: what one needs has left the processor's
+caches when it is its turn, each needs an upstream connection of its own, and every answer comes as late as the last
+one. The worker then does half of what it can, so that at half of its load it never catches up. While no such number
+arrives nothing waits here.
+
+Knows nothing of deployments, nor whether the loop is late (`pressure`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+BEGIN_AT_ONCE = 1000
+"""Calls that begin without a wait in one interval of `start_interval`, a tenth of a second: about as many as any worker
+can answer in it."""
+BEGIN_PER_TURN = 64
+"""Calls that begin in one turn of the loop while others wait, and that are refused in one. About as many are at the
+same step at full load."""
+MAX_WAIT_SECONDS = (10.0, 5.0, 2.0, 0.5)
+"""By rank: how long a call waits to begin."""
+
+
+class Backlog:
+    """The calls of one worker that wait to begin."""
+
+    __slots__ = ("_loop", "_queues", "begun", "room", "waiting")
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._queues = tuple(deque[tuple[float, asyncio.Future[bool]]]() for _ in MAX_WAIT_SECONDS)
+        """By rank: since when a call waits, and whether it may begin; the longest waiting first."""
+        self.begun = 0
+        """Calls of this interval."""
+        self.room = BEGIN_AT_ONCE
+        """Calls of an interval that may begin without a wait; 0 while others wait."""
+        self.waiting = 0
+        """Number of calls that wait, with those whose clients have left meanwhile."""
+
+    def start_interval(self) -> None:
+        """Begin to count anew."""
+        self.begun = 0
+
+    async def wait(self, rank: int) -> bool:
+        """Wait until a call of this rank may begin; False if it has waited too long."""
+        future: asyncio.Future[bool] = self._loop.create_future()
+        self._queues[rank].append((self._loop.time(), future))
+        if not self.waiting:
+            self.room = 0
+            self._loop.call_soon(self._begin_some)
+        self.waiting += 1
+        return await future
+
+    def _begin_some(self) -> None:
+        """Let the next calls of each rank begin, and refuse those that have waited too long."""
+        now, places = self._loop.time(), BEGIN_PER_TURN
+        for queue, seconds in zip(self._queues, MAX_WAIT_SECONDS, strict=True):
+            refusals = BEGIN_PER_TURN
+            while queue:
+                since, future = queue[0]
+                if not future.done():  # its client may have left
+                    is_late = now - since > seconds
+                    if not (refusals if is_late else places):
+                        break
+                    if is_late:
+                        refusals -= 1
+                    else:
+                        places -= 1
+                    future.set_result(not is_late)
+                queue.popleft()
+                self.waiting -= 1
+        if self.waiting:
+            self._loop.call_soon(self._begin_some)
+        else:
+            self.room = BEGIN_AT_ONCE
