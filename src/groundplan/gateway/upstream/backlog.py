@@ -14,9 +14,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 
-BEGIN_AT_ONCE = 1000
-"""Calls that begin without a wait in one interval of `start_interval`, a tenth of a second: about as many as any worker
-can answer in it."""
+BEGIN_AT_ONCE = 1500
+"""Calls that begin without a wait in one interval of `start_interval`, a tenth of a second: somewhat more than any
+worker has answered in it."""
 BEGIN_PER_TURN = 64
 """Calls that begin in one turn of the loop while others wait, and that are refused in one. About as many are at the
 same step at full load."""
