@@ -40,7 +40,7 @@ def test_each_begins_once_in_its_turn_the_more_important_first(calls: list[tuple
         while not all(task.done() for task in tasks):
             await asyncio.sleep(0)
             turns.append(begun.pop(0, []))
-        assert backlog.waiting == 0 and backlog.room == BEGIN_AT_ONCE, "the next call waits for nobody"
+        assert backlog.waiting == 0 and backlog.limit == BEGIN_AT_ONCE, "the next call waits for nobody"
         return turns
 
     turns = asyncio.run(run())
@@ -79,9 +79,21 @@ async def test_only_more_calls_than_a_worker_can_begin_wait() -> None:
     assert not await pressure.wait_to_begin("critical", 1), "and may begin at once where that is all"
 
 
+@pytest.mark.parametrize(("arriving", "begun"), [(10, 64), (200, 200), (5000, 512)])
+async def test_as_many_begin_in_a_turn_as_have_arrived_in_it(arriving: int, begun: int) -> None:
+    """Where each turn refuses many it is long, and with few that begin in it ever more would be refused."""
+    backlog = Backlog(asyncio.get_running_loop())
+    waiting = [asyncio.ensure_future(backlog.wait(2)) for _ in range(700)]
+    await asyncio.sleep(0)  # all wait
+    backlog.arrived += arriving
+    await asyncio.sleep(0)
+    assert len(waiting) - backlog.waiting == begun
+    assert all(await asyncio.gather(*waiting))
+
+
 async def test_a_refused_wait_is_an_overload(monkeypatch: pytest.MonkeyPatch) -> None:
     pressure = Pressure(asyncio.get_running_loop())
-    pressure.backlog.room = 0
+    pressure.backlog.limit = -1
     pressure.count_call(1)
     monkeypatch.setattr(module, "MAX_WAIT_SECONDS", (-1.0,) * 4)
     with pytest.raises(Unavailable) as caught:
@@ -96,7 +108,7 @@ async def test_a_burst_of_calls_is_answered_the_critical_before_the_low(
     monkeypatch.setattr(module, "BEGIN_PER_TURN", 1)
     async with call_rig(tmp_path, workloads=WORKLOADS) as rig:
         begun = list[str]()
-        rig.gateway.pressure.backlog.room = 0
+        rig.gateway.pressure.backlog.limit = -1
 
         async def ask(workload: str) -> int:
             reply = await rig.chat(workload)
@@ -106,14 +118,14 @@ async def test_a_burst_of_calls_is_answered_the_critical_before_the_low(
         calls = [asyncio.ensure_future(ask(name)) for name in ["bulk"] * 10 + ["vital"] * 10]
         assert await asyncio.gather(*calls) == [200] * 20
         assert begun.index("vital") < 5 and begun[-5:] == ["bulk"] * 5
-        assert rig.gateway.pressure.backlog.room == BEGIN_AT_ONCE
+        assert rig.gateway.pressure.backlog.limit >= BEGIN_AT_ONCE
         await rig.books()
 
 
 async def test_a_key_that_is_revoked_while_its_call_waits_is_refused(tmp_path: Path) -> None:
     async with call_rig(tmp_path, workloads=WORKLOADS) as rig:
         gateway = rig.gateway
-        gateway.pressure.backlog.room = 0
+        gateway.pressure.backlog.limit = -1
         gateway.pressure.backlog.waiting = 1  # somebody who is not let in yet
         call = asyncio.ensure_future(rig.chat("bulk"))
         await wait_until(lambda: gateway.pressure.backlog.waiting == 2)

@@ -17,9 +17,10 @@ from collections import deque
 BEGIN_AT_ONCE = 1500
 """Calls that begin without a wait in one interval of `start_interval`, a tenth of a second: somewhat more than any
 worker has answered in it."""
-BEGIN_PER_TURN = 64
-"""Calls that begin in one turn of the loop while others wait, and that are refused in one. About as many are at the
-same step at full load."""
+BEGIN_PER_TURN, MOST_PER_TURN = 64, 512
+"""Calls that begin in one turn of the loop while others wait: about as many as are at the same step at full load. Where
+more have arrived in the turn, as many as these, but no more than `MOST_PER_TURN`: where the worker refuses many, its
+turns are long, and with few calls in each it would refuse ever more."""
 MAX_WAIT_SECONDS = (10.0, 5.0, 2.0, 0.5)
 """By rank: how long a call waits to begin."""
 
@@ -27,38 +28,41 @@ MAX_WAIT_SECONDS = (10.0, 5.0, 2.0, 0.5)
 class Backlog:
     """The calls of one worker that wait to begin."""
 
-    __slots__ = ("_loop", "_queues", "begun", "room", "waiting")
+    __slots__ = ("_loop", "_queues", "_seen", "arrived", "limit", "waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._queues = tuple(deque[tuple[float, asyncio.Future[bool]]]() for _ in MAX_WAIT_SECONDS)
         """By rank: since when a call waits, and whether it may begin; the longest waiting first."""
-        self.begun = 0
-        """Calls of this interval."""
-        self.room = BEGIN_AT_ONCE
-        """Calls of an interval that may begin without a wait; 0 while others wait."""
+        self.arrived = self._seen = 0
+        """Calls that have arrived, and those of them before the last turn in which some began."""
+        self.limit = BEGIN_AT_ONCE
+        """A call begins without a wait where no more than these have arrived; negative while others wait."""
         self.waiting = 0
         """Number of calls that wait, with those whose clients have left meanwhile."""
 
     def start_interval(self) -> None:
-        """Begin to count anew."""
-        self.begun = 0
+        """Begin to count anew, unless calls wait."""
+        if not self.waiting:
+            self.limit = self.arrived + BEGIN_AT_ONCE
 
     async def wait(self, rank: int) -> bool:
         """Wait until a call of this rank may begin; False if it has waited too long."""
         future: asyncio.Future[bool] = self._loop.create_future()
         self._queues[rank].append((self._loop.time(), future))
         if not self.waiting:
-            self.room = 0
+            self.limit, self._seen = -1, self.arrived
             self._loop.call_soon(self._begin_some)
         self.waiting += 1
         return await future
 
     def _begin_some(self) -> None:
         """Let the next calls of each rank begin, and refuse those that have waited too long."""
-        now, places = self._loop.time(), BEGIN_PER_TURN
+        now = self._loop.time()
+        places = max(BEGIN_PER_TURN, min(MOST_PER_TURN, self.arrived - self._seen))
+        self._seen = self.arrived
         for queue, seconds in zip(self._queues, MAX_WAIT_SECONDS, strict=True):
-            refusals = BEGIN_PER_TURN
+            refusals = places
             while queue:
                 since, future = queue[0]
                 if not future.done():  # its client may have left
@@ -75,4 +79,4 @@ class Backlog:
         if self.waiting:
             self._loop.call_soon(self._begin_some)
         else:
-            self.room = BEGIN_AT_ONCE
+            self.start_interval()

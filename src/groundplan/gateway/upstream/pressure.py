@@ -345,14 +345,14 @@ class Pressure:
         """Count a call that has arrived. Returns whether some calls are refused or have to wait: `wait_to_begin` says
         whether this one is."""
         backlog = self.backlog
-        backlog.begun += 1
-        return backlog.begun > backlog.room or running > self._uncrowded or self.level < len(RANKS)
+        backlog.arrived += 1
+        return backlog.arrived > backlog.limit or running > self._uncrowded or self.level < len(RANKS)
 
     async def wait_to_begin(self, priority: str, running: int) -> bool:
         """Refuse a counted call of this priority if the worker is too full for it, or let it wait for its turn. Returns
         whether it has waited. Raises `Unavailable` (`overloaded`)."""
         self.check(priority, running)
-        if self.backlog.begun <= self.backlog.room:
+        if self.backlog.arrived <= self.backlog.limit:
             return False
         if not await self.backlog.wait(RANKS[priority]):
             self.refused_calls += 1
