@@ -272,6 +272,30 @@ async def test_no_answer_is_lost_for_its_id_model_time_or_number(
             parse_strictly(kinds[path][stream], json.dumps(event))
 
 
+SETTINGS: dict[str, Any] = {
+    "instructions": "Be brief.", "max_output_tokens": 20, "max_tool_calls": 3, "metadata": {"a": "b"},
+    "parallel_tool_calls": False, "prompt_cache_key": "k", "prompt_cache_retention": "24h",
+    "reasoning": {"effort": "low", "summary": "auto"}, "safety_identifier": "s", "temperature": 0.5,
+    "text": {"format": {"type": "text"}, "verbosity": "low"}, "tool_choice": "auto",
+    "tools": [{"type": "function", "name": "look", "description": "d", "parameters": {}, "strict": True}],
+    "top_logprobs": 0, "top_p": 0.5, "truncation": "disabled", "user": "u",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_response_repeats_all_settings_of_its_request(tmp_path: Path, stream: bool) -> None:
+    known = {name for name in Response.model_fields if name in responses_to_chat._FIELDS}
+    assert known - set(SETTINGS) == {"background", "model", "previous_response_id", "service_tier"}
+    sent = streamed({"content": "Hi"}) if stream else whole({"content": "Hi"})
+    async with raw_upstream_rig(tmp_path, sent) as rig:
+        reply = await post(rig, "/v1/responses", {"model": "auto", "input": "x", "stream": stream, **SETTINGS})
+    assert reply.status == 200, reply.body
+    events = events_of(reply.body, stream=stream)
+    for told in (event.get("response", event) for event in (events[0], events[-1])):
+        parse_strictly(Response, json.dumps(told))
+        assert {name: told.get(name) for name in SETTINGS} == SETTINGS
+
+
 # what clients send back, or ask for ----------------------------------------------------------------------------------
 
 

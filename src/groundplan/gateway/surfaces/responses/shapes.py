@@ -27,6 +27,8 @@ NO_ARGUMENTS = "{}"
 _TOOL_DEFAULTS = {"description": None, "parameters": {"type": "object", "properties": {}}, "strict": False}
 """Fields of a function with the defaults that chat has. PHP's client fails on null in place of the last two."""
 _TIERS = frozenset({"default", "flex", "scale", "priority"})
+_ECHOED = ("max_tool_calls", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "top_logprobs")
+"""Settings of a request that its response repeats where they were given."""
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
@@ -92,7 +94,7 @@ def new_response(request: dict[str, Any], name: str, model: str) -> dict[str, An
         "output": [],
         "parallel_tool_calls": given.get("parallel_tool_calls", True),
         "previous_response_id": given.get("previous_response_id"),
-        "reasoning": {"effort": given.get("reasoning", {}).get("effort"), "summary": None},
+        "reasoning": {name: given.get("reasoning", {}).get(name) for name in ("effort", "summary")},
         "service_tier": "default",
         "temperature": given.get("temperature", 1.0),
         "text": {**given.get("text", {}), "format": given.get("text", {}).get("format") or {"type": "text"}},
@@ -102,6 +104,7 @@ def new_response(request: dict[str, Any], name: str, model: str) -> dict[str, An
         "truncation": "disabled",
         "usage": None,
         "user": given.get("user"),
+        **{name: given[name] for name in _ECHOED if name in given},
     }
 
 
