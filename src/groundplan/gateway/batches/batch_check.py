@@ -154,7 +154,8 @@ async def _check_line(
             raise
         message = f"{error.message}. {error.hint}"
         if line is not None and batch.endpoint == MESSAGES_ENDPOINT:  # a message batch goes on without this line
-            checked.lines.append(BatchLine(number, line.custom_id, offset, len(data), 0, error=(error.code, message)))
+            refused = BatchLine(number, line.custom_id, offset, len(data), 0)
+            checked.lines.append(replace(refused, error=(error.code, message), error_status=error.status))
         else:
             checked.errors.append(_error(error.code, message, number))
         return

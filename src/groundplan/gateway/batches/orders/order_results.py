@@ -54,12 +54,15 @@ class _Response(msgspec.Struct, frozen=True):
 class _Error(msgspec.Struct, frozen=True):
     code: str | None = None
     message: str | None = None
+    status_code: int | None = None
+    """See `error_line`; providers have no such field."""
 
 
 class ResultLine(msgspec.Struct, frozen=True):
-    """One line of a provider's result file."""
+    """One line of a provider's result file, or of ours."""
 
     custom_id: str
+    id: Any = None
     response: _Response | None = None
     error: _Error | None = None
 

@@ -279,7 +279,8 @@ class OrderRunner:
             if error.status == 503:
                 raise
             message = f"{error.message}. {error.hint}"
-            return b"", batch_store.error_line(line.call, line.custom_id, error.code, message)
+            status = error.status if batch.endpoint == batch_store.MESSAGES_ENDPOINT else None
+            return b"", batch_store.error_line(line.call, line.custom_id, error.code, message, status)
         return provider.line(order.id, line.call, batch.endpoint, forwarded), None
 
     # results ----------------------------------------------------------------------------------------------------------
