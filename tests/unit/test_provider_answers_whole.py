@@ -115,6 +115,33 @@ def test_azure_tells_reasoning_tier_and_fingerprint() -> None:
     assert piece["service_tier"] == "priority" and piece["choices"][0]["delta"]["reasoning_content"] == "Hm."
 
 
+FILTERS = {"hate": {"filtered": False, "severity": "safe"}}
+PROMPT_FILTERS = [{"prompt_index": 0, "content_filter_results": FILTERS}]
+
+
+def test_azure_tells_what_its_filters_say() -> None:
+    message = {"role": "assistant", "content": "So."}
+    choice = {"index": 0, "finish_reason": "stop", "message": message, "content_filter_results": FILTERS}
+    beside = {"usage": COUNTS, "prompt_filter_results": PROMPT_FILTERS}
+    whole = patch_azure(AzureProvider._convert_completion_response)(
+        ChatCompletions({**BASE, **beside, "choices": [choice]})
+    )
+    made = to_completion(whole, "asked")
+    assert made["choices"][0]["content_filter_results"] == FILTERS and made["prompt_filter_results"] == PROMPT_FILTERS
+    convert, chunks = patch_azure(AzureProvider._convert_completion_chunk_response), ChunkConverter("asked")
+    hit = {"hate": {"filtered": True, "severity": "high"}}
+    sent: list[dict[str, Any]] = [
+        {"choices": [], "prompt_filter_results": PROMPT_FILTERS},
+        {"choices": [{"index": 0, "delta": message, "finish_reason": None, "content_filter_results": FILTERS}]},
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "content_filter", "content_filter_results": hit}]},
+    ]
+    updates = [convert(StreamingChatCompletionsUpdate({**BASE, **each})) for each in sent]
+    found = [one for each in updates if (one := chunks.convert(each)) is not None] + chunks.final_chunks()
+    assert [each.get("prompt_filter_results") for each in found] == [PROMPT_FILTERS, None]
+    assert [each["choices"][0].get("content_filter_results") for each in found] == [FILTERS, hit]
+    assert found[-1]["choices"][0]["finish_reason"] == "content_filter"
+
+
 def test_anthropic_tells_its_tier_and_the_tokens_of_thinking() -> None:
     used = {"input_tokens": 9, "output_tokens": 7, "service_tier": "priority"}
     content = [{"type": "text", "text": "So.", "citations": None}]
@@ -183,6 +210,57 @@ def test_gemini_tells_the_pages_that_it_quotes(cited: Any, told: Any) -> None:
     assert (None if made is None else [each.model_dump() for each in made]) == told
     piece = first_chunk(patch_gemini(GoogleProvider._convert_completion_chunk_response)(answer))
     assert piece["choices"][0]["delta"].get("annotations") == told
+
+
+def gemini_answer(text: str, first: int, last: int) -> GenerateContentResponse:
+    """An answer, or a piece of one, that quotes what is between these bytes of the whole text."""
+    cited = {"citationSources": [{"startIndex": first, "endIndex": last, "uri": "https://example.org"}]}
+    candidate = {"content": {"role": "model", "parts": [{"text": text}]}, "finishReason": "STOP"}
+    return GenerateContentResponse.model_validate({"candidates": [{**candidate, "citationMetadata": cited}]})
+
+
+def quoted(text: str, annotations: Any) -> str:
+    (annotation,) = annotations
+    page = annotation["url_citation"]
+    return text[page["start_index"] : page["end_index"]]
+
+
+@pytest.mark.parametrize("cut", [0, 1, 3, 5, 8])
+def test_the_places_of_geminis_quotations_are_counted_in_characters(cut: int) -> None:
+    """Google counts bytes of UTF-8; in a stream of the whole text, of which the piece that tells them is the last."""
+    text = "Ü😀 zitiert."
+    begin, end = len("Ü😀 ".encode()), len("Ü😀 zitiert".encode())
+    answer = gemini_answer(text, begin, end)
+
+    async def send() -> Any:
+        return answer
+
+    async def complete() -> Any:
+        found = await check_gemini_end(send)()
+        return patch_gemini(GoogleProvider._convert_completion_response)(
+            (_convert_response_to_response_dict(found), "m")
+        )
+
+    made = to_completion(asyncio.run(complete()), "asked", counts_bytes=True)
+    assert quoted(text, made["choices"][0]["message"]["annotations"]) == "zitiert"
+    convert = patch_gemini(GoogleProvider._convert_completion_chunk_response)
+    chunks = ChunkConverter("asked", counts_bytes=True)
+    first = GenerateContentResponse.model_validate(
+        {"candidates": [{"content": {"role": "model", "parts": [{"text": text[:cut]}]}}]}
+    )
+    chunks.convert(convert(first))
+    piece = chunks.convert(convert(gemini_answer(text[cut:], begin, end)))
+    assert piece is not None and quoted(text, piece["choices"][0]["delta"]["annotations"]) == "zitiert"
+
+
+def test_a_place_behind_the_text_is_its_end() -> None:
+    chunks = ChunkConverter("asked", counts_bytes=True)
+    piece = chunks.convert(
+        patch_gemini(GoogleProvider._convert_completion_chunk_response)(gemini_answer("Ü", 1, 2**31 - 1))
+    )
+    assert piece is not None
+    page = piece["choices"][0]["delta"]["annotations"][0]["url_citation"]
+    assert (page["start_index"], page["end_index"]) == (0, 1)
 
 
 @pytest.mark.parametrize(

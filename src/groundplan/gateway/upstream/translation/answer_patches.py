@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
-from groundplan.gateway.upstream.translation.answers import USAGE_DETAILS
+from groundplan.gateway.upstream.translation.answers import CHOICE_FILTERS, PROMPT_FILTERS, USAGE_DETAILS
 
 _GEMINI_ENDS = frozenset(
     {
@@ -18,13 +18,14 @@ _GEMINI_ENDS = frozenset(
 )  # fmt: skip
 """Finish reasons of Gemini that OpenAI has a word for, and the one that says nothing."""
 _ANTHROPIC_TIERS: dict[Any, str] = {"standard": "default", "priority": "priority"}
+_AZURE_EXTRAS = ("service_tier", "system_fingerprint", PROMPT_FILTERS)
 _BEDROCK_MALFORMED_ENDS = frozenset({"malformed_model_output", "malformed_tool_use"})
 
 
 def patch_azure(convert: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap the library's conversion of Azure's answers, or of their chunks, to keep what it loses: cached and reasoning
     tokens in the usage, choices with an empty `delta`, with which OpenAI's models end a stream, refusals, the reasoning
-    of DeepSeek's models, the service tier and the fingerprint."""
+    of DeepSeek's models, the service tier, the fingerprint, and what the filters say of prompt and answer."""
 
     def whole(answer: Any, **kwargs: Any) -> Any:
         converted = convert(answer, **kwargs)
@@ -34,9 +35,9 @@ def patch_azure(convert: Callable[..., Any]) -> Callable[..., Any]:
             for name in ("refusal", "reasoning_content"):
                 if value := told.get(name):
                     setattr(message, name, value)
-        missing: dict[str, Any] = {
-            name: value for name in ("service_tier", "system_fingerprint") if (value := answer.get(name))
-        }
+            if filters := each.get(CHOICE_FILTERS):
+                setattr(choice, CHOICE_FILTERS, filters)
+        missing: dict[str, Any] = {name: value for name in _AZURE_EXTRAS if (value := answer.get(name))}
         if not converted.choices and (
             ends := [_end_choice(each) for each in answer.choices or () if each.finish_reason]
         ):
@@ -225,7 +226,8 @@ _cited_pages: ContextVar[list[dict[str, Any]] | None] = ContextVar("cited_pages"
 
 
 def _url_citations(candidate: Any) -> list[dict[str, Any]]:
-    """What an answer of Gemini's quotes, as OpenAI's `annotations`. The indexes are those that Google reports."""
+    """What an answer of Gemini's quotes, as OpenAI's `annotations`. Their places are in bytes, as Google counts them,
+    until `answers` has the whole text before them."""
     metadata = getattr(candidate, "citation_metadata", None)
     return [
         {
@@ -313,4 +315,5 @@ ANSWER_PATCHES = {
 
 def _end_choice(choice: Any) -> dict[str, Any]:
     reason = choice.finish_reason
-    return {"index": choice.index, "delta": {}, "finish_reason": getattr(reason, "value", reason)}
+    ended = {"index": choice.index, "delta": {}, "finish_reason": getattr(reason, "value", reason)}
+    return {**ended, CHOICE_FILTERS: filters} if (filters := choice.get(CHOICE_FILTERS)) else ended
