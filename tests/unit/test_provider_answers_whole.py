@@ -29,19 +29,13 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.completion_usage import CompletionTokensDetails, PromptTokensDetails
 from tests.integration.sdk_types import OUR_FIELDS, parse_strictly
 
-from groundplan.gateway.upstream.translation.answer_patches import (
-    IncompleteAnswer,
-    check_gemini_end,
-    patch_anthropic,
-    patch_azure,
-    patch_cohere,
-    patch_gemini,
-    patch_groq,
-    patch_mistral,
-)
+from groundplan.gateway.upstream.translation.answer_patches import ANSWER_PATCHES, IncompleteAnswer, check_gemini_end
 from groundplan.gateway.upstream.translation.answers import USAGE_DETAILS, ChunkConverter, to_completion
 from groundplan.gateway.upstream.translation.requests import adapt_request
 
+patch_anthropic, patch_azure, patch_cohere, patch_gemini, patch_groq, patch_mistral = (
+    ANSWER_PATCHES[api] for api in ("anthropic", "azure", "cohere", "gemini", "groq", "mistral")
+)
 OURS = OUR_FIELDS | {
     ".choices[].message.reasoning_content", ".choices[].message.extra_content", ".choices[].delta.reasoning_content",
     ".choices[].delta.annotations",
@@ -212,6 +206,26 @@ def test_gemini_tells_the_pages_that_it_quotes(cited: Any, told: Any) -> None:
     assert piece["choices"][0]["delta"].get("annotations") == told
 
 
+def test_pages_of_one_answer_of_geminis_are_not_told_with_the_next() -> None:
+    """Also if the next one has no candidate, and the same task asks for both."""
+    text = {"content": {"role": "model", "parts": [{"text": "So."}]}, "finishReason": "STOP"}
+    made = GenerateContentResponse.model_validate({"candidates": [text]})
+
+    async def complete() -> Any:
+        for candidates in ([{**text, "citationMetadata": CITED}], []):
+            answer = GenerateContentResponse.model_validate({"candidates": candidates})
+
+            async def send(answer: Any = answer) -> Any:
+                return answer
+
+            await check_gemini_end(send)()
+        return patch_gemini(GoogleProvider._convert_completion_response)(
+            (_convert_response_to_response_dict(made), "m")
+        )
+
+    assert completion(asyncio.run(complete())).choices[0].message.annotations is None
+
+
 def gemini_answer(text: str, first: int, last: int) -> GenerateContentResponse:
     """An answer, or a piece of one, that quotes what is between these bytes of the whole text."""
     cited = {"citationSources": [{"startIndex": first, "endIndex": last, "uri": "https://example.org"}]}
@@ -308,7 +322,8 @@ def test_citations_of_cohere_are_named() -> None:
 
 
 def test_references_of_mistral_are_named() -> None:
-    content = [{"type": "text", "text": "So."}, {"type": "reference", "reference_ids": [1]}, {"type": "new", "x": 1}]
+    reference, new = {"type": "reference", "reference_ids": [1]}, {"type": "new", "x": 1}
+    content = [{"type": "text", "text": "So."}, new, reference, reference]
     choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}
     answer = ChatCompletionResponse.model_validate(
         {**BASE, "object": "chat.completion", "usage": COUNTS, "choices": [choice]}

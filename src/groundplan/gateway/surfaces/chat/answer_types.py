@@ -148,6 +148,8 @@ class _MessageFields(msgspec.Struct, frozen=True):
             if part.type not in ("text", "thinking"):
                 named = isinstance(part.type, str) and _is_name(part.type)
                 found.append(f"answer.{part.type}" if named else "answer.content")
+            elif part.type == "text" and part.text is not None and not isinstance(part.text, str):
+                found.append("answer.content")
         return found
 
 
