@@ -144,6 +144,15 @@ async def test_pieces_of_a_custom_tool_wait_for_the_call_before_them(tmp_path: P
 
 
 @pytest.mark.parametrize("stream", [False, True])
+async def test_a_message_whose_only_call_is_left_out_asks_for_no_result(tmp_path: Path, stream: bool) -> None:
+    """Agents run tools for as long as the stop reason is `tool_use`."""
+    upstream = streamed({"index": 0, **UNKNOWN}) if stream else whole(UNKNOWN)
+    found = await answer(tmp_path, "/v1/messages", upstream, stream=stream)
+    reasons = [each.get("stop_reason") or each.get("delta", {}).get("stop_reason") for each in found]
+    assert list(filter(None, reasons)) == ["end_turn"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("path", REQUESTS)
 async def test_a_call_of_the_first_kind_is_named(tmp_path: Path, path: str, stream: bool) -> None:
     """`function_call`, and what ran at the provider."""

@@ -33,9 +33,12 @@ _encode = msgspec.json.Encoder().encode
 
 def stop_reason(finish: str | None, stop: object, *, calls: bool) -> tuple[str, str | None]:
     """(stop_reason, stop_sequence) for a choice's finish_reason. Some upstreams put the stop sequence into
-    `stop_reason`; others do not tell a sequence from the end of a turn. `calls`: the choice called a tool, which OpenAI
-    reports as `stop` where the request names the tool, and some servers always do."""
+    `stop_reason`; others do not tell a sequence from the end of a turn. `calls`: the message calls a tool, which OpenAI
+    reports as `stop` where the request names the tool, and some servers always do. Where it calls none, as where its
+    call is left out, there is no tool that a client could run."""
     reason = _REASONS.get(finish or "stop", "end_turn")
+    if reason == "tool_use" and not calls:
+        reason = "end_turn"
     if reason == "end_turn" and calls:
         return "tool_use", None
     if reason == "end_turn" and isinstance(stop, str) and stop:
