@@ -37,6 +37,7 @@ patch_anthropic, patch_azure, patch_cohere, patch_gemini, patch_groq, patch_mist
     ANSWER_PATCHES[api] for api in ("anthropic", "azure", "cohere", "gemini", "groq", "mistral")
 )
 OURS = OUR_FIELDS | {
+    "left_out",
     ".choices[].message.reasoning_content", ".choices[].message.extra_content", ".choices[].delta.reasoning_content",
     ".choices[].delta.annotations",
 }  # fmt: skip
@@ -283,6 +284,37 @@ def test_a_place_behind_the_text_is_its_end() -> None:
 )
 def test_all_counts_that_openai_has_names_for_are_told(name: str, kind: Any) -> None:
     assert set(kind.model_fields) <= USAGE_DETAILS[name]
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"citationMetadata": {"citationSources": [{"uri": "u"}]}}, None),
+        ({"citationMetadata": {"citationSources": [{"uri": "u", "license": "mit"}]}}, ["answer.citations"]),
+        ({"citationMetadata": {"citationSources": [{"startIndex": 0}]}}, ["answer.citations"]),
+        ({"citationMetadata": {"citations": [{"uri": "u", "publicationDate": {"year": 2026}}]}}, ["answer.citations"]),
+        ({"safetyRatings": [{"category": "HARM_CATEGORY_HARASSMENT", "probability": "NEGLIGIBLE"}]},
+         ["answer.safety_ratings"]),
+        ({"groundingMetadata": {"webSearchQueries": ["x"]}}, ["answer.grounding_metadata"]),
+        ({"groundingMetadata": {}, "safetyRatings": [], "urlContextMetadata": {}}, None),
+        ({"urlContextMetadata": {"urlMetadata": [{"retrievedUrl": "u"}]}}, ["answer.url_context_metadata"]),
+    ],
+)  # fmt: skip
+def test_what_gemini_says_of_an_answer_is_named(said: dict[str, Any], told: Any) -> None:
+    candidate = {"content": {"role": "model", "parts": [{"text": "So."}]}, "finishReason": "STOP", **said}
+    answer = GenerateContentResponse.model_validate({"candidates": [candidate]})
+
+    async def complete() -> Any:
+        async def send() -> Any:
+            return answer
+
+        found = _convert_response_to_response_dict(await check_gemini_end(send)())
+        return patch_gemini(GoogleProvider._convert_completion_response)((found, "m"))
+
+    assert to_completion(asyncio.run(complete()), "asked").get("left_out") == told
+    chunks = ChunkConverter("asked")
+    chunks.convert(patch_gemini(GoogleProvider._convert_completion_chunk_response)(answer))
+    assert [each["left_out"] for each in chunks.final_chunks() if "left_out" in each] == ([told] if told else [])
 
 
 @pytest.mark.parametrize("api", ["anthropic", "cohere", "gemini", "mistral", "ollama"])

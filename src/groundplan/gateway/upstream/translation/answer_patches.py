@@ -221,8 +221,10 @@ def patch_groq(convert: Callable[..., Any]) -> Callable[..., Any]:
     return whole
 
 
-_cited_pages: ContextVar[list[dict[str, Any]] | None] = ContextVar("cited_pages", default=None)
-"""The pages that the complete answer of Gemini's cites which is converted in this context."""
+_candidate: ContextVar[Any] = ContextVar("candidate", default=None)
+"""The candidate of the complete answer of Gemini's which is converted in this context."""
+_GEMINI_EXTRAS = ("grounding_metadata", "safety_ratings", "url_context_metadata")
+"""What of a candidate chat has no field for."""
 
 
 def _url_citations(candidate: Any) -> list[dict[str, Any]]:
@@ -244,9 +246,23 @@ def _url_citations(candidate: Any) -> list[dict[str, Any]]:
     ]
 
 
+def _left_out_of(candidate: Any) -> list[str]:
+    """Names of what of a candidate of Gemini's is left out: also of quotations that have no address, or a licence or a
+    date."""
+    metadata = getattr(candidate, "citation_metadata", None)
+    cited = getattr(metadata, "citations", None) or ()
+    found = ["answer.citations"] if any(not each.uri or each.license or each.publication_date for each in cited) else []
+    for name in _GEMINI_EXTRAS:
+        value = getattr(candidate, name, None)
+        if value.model_dump(exclude_none=True) if hasattr(value, "model_dump") else value:
+            found.append(f"answer.{name}")
+    return found
+
+
 def patch_gemini(convert: Callable[..., Any]) -> Callable[..., Any]:
     """The same for Gemini: an answer without text, for which the library has no choice, an id of its own for each,
-    where the library gives all the same one, and the pages that it quotes."""
+    where the library gives all the same one, and the pages that it quotes. What else it says of an answer is named as
+    left out."""
 
     def whole(found: Any, **kwargs: Any) -> Any:
         if isinstance(found, tuple):  # a complete answer; a chunk is not a tuple
@@ -256,11 +272,14 @@ def patch_gemini(convert: Callable[..., Any]) -> Callable[..., Any]:
                 message = {"role": "assistant", "content": ""}
                 answer["choices"] = [{"index": 0, "message": message, "finish_reason": "stop"}]
             converted = convert(found, **kwargs)
-            converted.choices[0].message.annotations = _cited_pages.get() or None
-            return converted
-        converted = convert(found, **kwargs)
-        if pages := _url_citations(found.candidates[0] if found.candidates else None):
-            converted.choices[0].delta.annotations = pages
+            candidate = _candidate.get()
+            converted.choices[0].message.annotations = _url_citations(candidate) or None
+        else:
+            converted, candidate = convert(found, **kwargs), found.candidates[0] if found.candidates else None
+            if pages := _url_citations(candidate):
+                converted.choices[0].delta.annotations = pages
+        if left_out := _left_out_of(candidate):
+            converted.left_out = left_out
         return converted
 
     return whole
@@ -268,14 +287,14 @@ def patch_gemini(convert: Callable[..., Any]) -> Callable[..., Any]:
 
 def check_gemini_end(send: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     """Wrap Gemini's complete answers to check that they were finished: the library reports a malformed tool call, and
-    every finish reason that it does not know, as a normal end. The pages that they quote, which the library drops, are
-    noted for `patch_gemini`. Raises `IncompleteAnswer`."""
+    every finish reason that it does not know, as a normal end. The candidate, of which the library drops the pages that
+    it quotes, is noted for `patch_gemini`. Raises `IncompleteAnswer`."""
 
     async def sent(*args: Any, **kwargs: Any) -> Any:
         answer = await send(*args, **kwargs)
-        _cited_pages.set(None)
+        _candidate.set(None)
         for candidate in (answer.candidates or ())[:1]:
-            _cited_pages.set(_url_citations(candidate))
+            _candidate.set(candidate)
             reason = getattr(candidate.finish_reason, "value", None)
             if reason is not None and reason not in _GEMINI_ENDS:
                 raise IncompleteAnswer(f"the answer ended with {reason}")
