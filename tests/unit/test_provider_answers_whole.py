@@ -8,7 +8,13 @@ from typing import Any, cast
 
 import pytest
 from anthropic.lib.streaming import MessageStopEvent
-from anthropic.types import Message, RawContentBlockDeltaEvent, RawMessageDeltaEvent, RawMessageStartEvent
+from anthropic.types import (
+    Message,
+    RawContentBlockDeltaEvent,
+    RawContentBlockStartEvent,
+    RawMessageDeltaEvent,
+    RawMessageStartEvent,
+)
 from any_llm.providers.anthropic.anthropic import AnthropicProvider
 from any_llm.providers.azure.azure import AzureProvider
 from any_llm.providers.cohere.cohere import CohereProvider
@@ -161,6 +167,57 @@ def test_anthropic_tells_its_tier_and_the_tokens_of_thinking() -> None:
         parse_strictly(ChatCompletionChunk, json.dumps(each), our_fields=OURS)
     assert {each["service_tier"] for each in found} == {"priority"}
     assert found[-1]["usage"]["completion_tokens_details"] == {"reasoning_tokens": 5}
+
+
+@pytest.mark.parametrize(
+    ("blocks", "told"),
+    [
+        ([], None),
+        ([{"type": "redacted_thinking", "data": "x"}], ["answer.redacted_thinking"]),
+        ([{"type": "thinking", "thinking": "Hm.", "signature": "s"}], None),
+    ],
+)
+@pytest.mark.parametrize("cites", [False, True])
+def test_what_anthropic_has_beside_text_and_calls_is_named(blocks: list[Any], told: Any, cites: bool) -> None:
+    citation = {
+        "type": "char_location", "cited_text": "So", "document_index": 0, "document_title": None, "file_id": None,
+        "start_char_index": 0, "end_char_index": 2,
+    }  # fmt: skip
+    text = {"type": "text", "text": "So.", "citations": [citation] if cites else None}
+    message = Message.model_validate(
+        {
+            "id": "m", "type": "message", "role": "assistant", "model": "c", "content": [*blocks, text],
+            "stop_reason": "end_turn", "stop_sequence": None, "usage": {"input_tokens": 9, "output_tokens": 7},
+        }
+    )  # fmt: skip
+    expected = [*(told or ()), *(["answer.citations"] if cites else [])]
+    made = to_completion(patch_anthropic(AnthropicProvider._convert_completion_response)(message), "asked")
+    assert sorted(made.get("left_out", [])) == sorted(expected)
+    convert, chunks = patch_anthropic(AnthropicProvider._convert_completion_chunk_response), ChunkConverter("asked")
+    started = [{**each, "thinking": ""} if each["type"] == "thinking" else each for each in blocks]
+    events: list[Any] = [
+        *(
+            RawContentBlockStartEvent.model_validate({"type": "content_block_start", "index": 0, "content_block": each})
+            for each in [*started, {"type": "text", "text": "", "citations": None}]
+        ),
+        RawContentBlockDeltaEvent.model_validate(
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "So."}}
+        ),
+        RawMessageDeltaEvent.model_validate(
+            {
+                "type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None},
+                "usage": {"output_tokens": 7},
+            }
+        ),
+    ]  # fmt: skip
+    if cites:
+        cited = {"type": "citations_delta", "citation": citation}
+        event = {"type": "content_block_delta", "index": 0, "delta": cited}
+        events.insert(-1, RawContentBlockDeltaEvent.model_validate(event))
+    for each in events:
+        chunks.convert(convert(each, model_id="m"))
+    named = [name for each in chunks.final_chunks() for name in each.get("left_out", [])]
+    assert sorted(named) == sorted(expected)
 
 
 def test_groq_tells_its_fingerprint_and_why_a_stream_was_stopped() -> None:

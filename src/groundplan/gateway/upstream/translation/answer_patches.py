@@ -18,6 +18,8 @@ _GEMINI_ENDS = frozenset(
 )  # fmt: skip
 """Finish reasons of Gemini that OpenAI has a word for, and the one that says nothing."""
 _ANTHROPIC_TIERS: dict[Any, str] = {"standard": "default", "priority": "priority"}
+_ANTHROPIC_BLOCKS = frozenset({"text", "tool_use", "thinking"})
+"""Types of content blocks that chat has fields for."""
 _AZURE_EXTRAS = ("service_tier", "system_fingerprint", PROMPT_FILTERS)
 _BEDROCK_MALFORMED_ENDS = frozenset({"malformed_model_output", "malformed_tool_use"})
 
@@ -52,7 +54,8 @@ def patch_azure(convert: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def patch_anthropic(convert: Callable[..., Any]) -> Callable[..., Any]:
-    """The same for Anthropic: the tokens of reasoning, and the service tier in OpenAI's words."""
+    """The same for Anthropic: the tokens of reasoning, and the service tier in OpenAI's words. Blocks that chat has no
+    field for, such as reasoning that nobody may read, and citations are named as left out."""
 
     def whole(answer: Any, **kwargs: Any) -> Any:
         converted = convert(answer, **kwargs)
@@ -64,9 +67,22 @@ def patch_anthropic(convert: Callable[..., Any]) -> Callable[..., Any]:
         if converted.usage is not None and details is not None:
             counts = {"completion_tokens_details": {"reasoning_tokens": details.thinking_tokens}}
             missing["usage"] = {**converted.usage.model_dump(), **counts}
+        if left_out := _left_out_of_blocks(answer):
+            missing["left_out"] = left_out
         return type(converted).model_validate({**converted.model_dump(), **missing}) if missing else converted
 
     return whole
+
+
+def _left_out_of_blocks(answer: Any) -> list[str]:
+    """Names of what of a message of Anthropic's, or of an event of its stream, is left out."""
+    content, block = getattr(answer, "content", None), getattr(answer, "content_block", None)
+    blocks = content if isinstance(content, list) else [] if block is None else [block]
+    found = [f"answer.{each.type}" for each in blocks if each.type not in _ANTHROPIC_BLOCKS]
+    delta = getattr(answer, "delta", None)
+    if getattr(delta, "type", None) == "citations_delta" or any(getattr(each, "citations", None) for each in blocks):
+        found.append("answer.citations")
+    return found
 
 
 class IncompleteAnswer(Exception):
