@@ -6,10 +6,11 @@ import json
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from anthropic.types import Message, RawMessageStreamEvent
 from openai.types.responses import Response, ResponseStreamEvent
-from tests.integration.gateway_stack import parse_events
+from tests.integration.gateway_stack import deployment, parse_events
 from tests.integration.sdk_types import parse_strictly
 from tests.unit.raw_upstream import (
     DONE,
@@ -23,11 +24,16 @@ from tests.unit.raw_upstream import (
     raw_upstream_rig,
 )
 
+from groundplan.core.errors import Invalid
+from groundplan.gateway.surfaces.responses.to_chat import Translation
+from groundplan.gateway.upstream import providers
+
 REQUESTS: dict[str, dict[str, Any]] = {
     "/v1/messages": {"model": "auto", "max_tokens": 20, "messages": [{"role": "user", "content": "x"}]},
     "/v1/responses": {"model": "auto", "max_output_tokens": 20, "input": "x"},
 }
 SCRIPT = 'print("ä")\n'
+SIGNED = {"google": {"thought_signature": "c2ln"}}
 CUSTOM = {"id": "c0", "type": "custom", "custom": {"name": "run", "input": SCRIPT}}
 OBJECT = {"id": "c1", "type": "function", "function": {"name": "look", "arguments": {"a": [1, "x"]}}}
 FUNCTION = {"id": "c2", "type": "function", "function": {"name": "look", "arguments": "{}"}}
@@ -90,6 +96,30 @@ async def test_a_response_has_calls_of_every_kind_and_names_what_it_cannot_have(
     (response,) = await answer(tmp_path, "/v1/responses", whole(CUSTOM, OBJECT, UNKNOWN, FUNCTION))
     assert called(response["output"]) == CALLED
     assert response["groundplan"]["left_out"] == ["answer.tool_calls"]
+
+
+async def test_calls_of_a_response_may_be_sent_back(tmp_path: Path) -> None:
+    (response,) = await answer(tmp_path, "/v1/responses", whole({**CUSTOM, "extra_content": SIGNED}, FUNCTION))
+    custom, function = [item for item in response["output"] if item["type"] != "message"]
+    results = [
+        {"type": "custom_tool_call_output", "call_id": custom["call_id"], "output": "one"},
+        {"type": "function_call_output", "call_id": function["call_id"], "output": "two"},
+    ]
+    made = Translation(json.dumps({"input": [*response["output"], *results]}).encode())
+    said, *told = made.messages
+    assert said["tool_calls"] == [{**CUSTOM, "extra_content": SIGNED}, FUNCTION] and said["content"] == "Hi"
+    assert [(each["tool_call_id"], each["content"]) for each in told] == [("c0", "one"), ("c2", "two")]
+    fields = {"messages": msgspec.Raw(json.dumps(made.messages).encode())}
+    assert providers.capable_deployments(fields, [deployment("one", 1)])
+    with pytest.raises(Invalid, match="tool_calls of type custom"):
+        providers.capable_deployments(fields, [deployment("one", 1, api="mistral")])
+
+
+def test_an_unknown_field_of_a_custom_call_is_refused_by_its_name() -> None:
+    item = {"type": "custom_tool_call", "call_id": "c0", "name": "run", "input": "x", "later": 1}
+    with pytest.raises(Invalid) as refused:
+        Translation(json.dumps({"input": [item]}).encode())
+    assert refused.value.details["field"] == "input: custom_tool_call.later"
 
 
 async def test_a_streamed_response_has_calls_of_every_kind(tmp_path: Path) -> None:
