@@ -132,6 +132,16 @@ async def test_parts_of_any_shape_cost_nobody_an_answer(tmp_path: Path, path: st
     assert facts_of(reply.body, stream=stream)["left_out"] == ["answer.content"]
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_completion_has_the_refusal_behind_its_text(tmp_path: Path, stream: bool) -> None:
+    message = {"content": "Hi", "refusal": "No more."}
+    sent = streamed(message) if stream else whole(message)
+    async with raw_upstream_rig(tmp_path, sent) as rig:
+        reply = await post(rig, "/v1/completions", {**REQUESTS["/v1/completions"], "stream": stream})
+    texts = [choice["text"] for each in events_of(reply.body, stream=stream) for choice in each["choices"]]
+    assert "".join(texts) == "Hi\nNo more."
+
+
 def test_reasoning_in_parts_is_named() -> None:
     parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}, {"type": "text", "text": "Hi"}]
     made = msgspec.json.decode(json.dumps({"content": parts}), type=AnswerMessage)

@@ -230,7 +230,7 @@ class ByChatRelay(CompletionsRelay):
             if choice.delta is not None:
                 self.output_bytes += choice.delta.reasoning_bytes
                 self._left_out.update(_untranslated(choice.delta))
-            text = "" if choice.delta is None else (choice.delta.text or choice.delta.refusal or "")
+            text = "" if choice.delta is None else "\n".join(filter(None, (choice.delta.text, choice.delta.refusal)))
             if text or choice.finish_reason:
                 finish = _FINISHES.get(choice.finish_reason, "stop") if choice.finish_reason else None
                 choices.append({"index": choice.index, "text": text, "logprobs": None, "finish_reason": finish})
@@ -345,7 +345,7 @@ class CompletionsByChat(ViaChat):
         choices = [
             {
                 "index": choice.index,
-                "text": choice.message.text or choice.message.refusal or "",
+                "text": "\n".join(filter(None, (choice.message.text, choice.message.refusal))),
                 "logprobs": None,
                 "finish_reason": _FINISHES.get(choice.finish_reason or "stop", "stop"),
             }
