@@ -68,10 +68,9 @@ async def test_it_is_told_in_chat(tmp_path: Path, stream: bool) -> None:
     assert facts["left_out"] == TOLD and all("left_out" not in each for each in events)
 
 
-@pytest.mark.parametrize("again", [False, True])
-@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize(("stream", "again"), [(False, False), (False, True), (True, True)])
 async def test_a_cached_chat_answer_tells_it_too(tmp_path: Path, stream: bool, again: bool) -> None:
-    """In either form."""
+    """Also a whole answer that is told again as a stream."""
     async with service_rig(tmp_path, STREAM if stream else WHOLE, workloads=CACHED) as rig:
         first, _ = await ask_once(rig, stream=stream)
         second, _ = await ask_once(rig, stream=again)

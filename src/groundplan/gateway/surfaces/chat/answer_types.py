@@ -228,6 +228,8 @@ class _Answer(msgspec.Struct, frozen=True):
     @property
     def pages(self) -> list[UrlCitation]:
         """See `listed_pages`."""
+        if self.citations is self.search_results is NULL:
+            return []
         return listed_pages(self.citations, self.search_results)
 
     def _names_left_out(self, choices: Sequence[_Ended]) -> list[str]:
