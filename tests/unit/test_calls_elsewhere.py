@@ -55,7 +55,7 @@ def whole(*calls: dict[str, Any], finish: str = "tool_calls") -> bytes:
 
 
 def streamed(*pieces: dict[str, Any], finish: str = "tool_calls") -> bytes:
-    deltas = ({"content": "Hi"}, *({"tool_calls": [piece]} for piece in pieces))
+    deltas: list[dict[str, Any]] = [{"content": "Hi"}, *({"tool_calls": [piece]} for piece in pieces)]
     return STREAM_HEAD + encode_events(ROLE, *map(chunk, deltas), chunk({}, finish), DONE)
 
 
@@ -76,7 +76,7 @@ async def answer(folder: Path, path: str, upstream: bytes, *, stream: bool = Fal
     return found
 
 
-def called(items: list[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
+def called(items: list[dict[str, Any]]) -> list[tuple[Any, ...]]:
     """(type, id, name, input) of the calls among the output items of a response."""
     return [
         (item["type"], item["call_id"], item["name"], item.get("input", item.get("arguments")))
@@ -85,7 +85,7 @@ def called(items: list[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
     ]
 
 
-CALLED = [
+CALLED: list[tuple[Any, ...]] = [
     ("custom_tool_call", "c0", "run", SCRIPT),
     ("function_call", "c1", "look", '{"a":[1,"x"]}'),
     ("function_call", "c2", "look", "{}"),

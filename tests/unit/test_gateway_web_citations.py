@@ -204,7 +204,7 @@ def test_what_is_sent_to_anthropic_has_no_citation_of_another_provider(codec: An
 
 async def test_a_text_behind_a_call_has_citations_of_its_own(tmp_path: Path) -> None:
     call = {"index": 0, "id": "t", "type": "function", "function": {"name": "look", "arguments": "{}"}}
-    pieces = ({"annotations": ANNOTATIONS[:1]}, {"tool_calls": [call]}, {"content": "more"})
+    pieces: list[dict[str, Any]] = [{"annotations": ANNOTATIONS[:1]}, {"tool_calls": [call]}, {"content": "more"}]
     events = encode_events(ROLE, HI, *map(chunk, pieces), END, DONE)
     async with raw_upstream_rig(tmp_path, STREAM_HEAD, events) as rig:
         reply = await post(rig, "/v1/responses", {**REQUESTS["/v1/responses"], "stream": True})

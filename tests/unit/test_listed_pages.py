@@ -31,7 +31,7 @@ from groundplan.gateway.surfaces.chat.annotations import UrlCitation, listed_pag
 TEXT = "Kühe[1][2] muhen[2]."
 LINKS = [f"https://example.org/{name}" for name in "abc"]
 RESULTS = [{"title": name.upper(), "url": link, "date": "2026-01-01"} for name, link in zip("abc", LINKS, strict=True)]
-LISTED = {"citations": LINKS, "search_results": RESULTS}
+LISTED: dict[str, Any] = {"citations": LINKS, "search_results": RESULTS}
 REQUESTS: dict[str, dict[str, Any]] = {
     "/v1/messages": {"model": "auto", "max_tokens": 20, "messages": [{"role": "user", "content": "x"}]},
     "/v1/responses": {"model": "auto", "max_output_tokens": 20, "input": "x"},

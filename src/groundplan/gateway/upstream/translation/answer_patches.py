@@ -269,7 +269,7 @@ def _left_out_of(candidate: Any) -> list[str]:
     cited = getattr(metadata, "citations", None) or ()
     found = ["answer.citations"] if any(not each.uri or each.license or each.publication_date for each in cited) else []
     for name in _GEMINI_EXTRAS:
-        value = getattr(candidate, name, None)
+        value: Any = getattr(candidate, name, None)
         if value.model_dump(exclude_none=True) if hasattr(value, "model_dump") else value:
             found.append(f"answer.{name}")
     return found
