@@ -80,6 +80,8 @@ class Ask(msgspec.Struct, frozen=True):
     """Whether its answer is binary and passed on as it arrives."""
     parsed: object = None
     """The body as the surface itself parsed it."""
+    offers_found_tools: bool = False
+    """Whether its input offers functions that an earlier search among tools found, beside those of `fields`."""
     left_out: set[str] | None = None
     """Names of what of its answer is left out, since the client's API has no field for it; see `note_left_out`. None:
     nothing so far."""

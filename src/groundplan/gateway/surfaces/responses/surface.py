@@ -124,10 +124,11 @@ def read(body: bytes, decoder: msgspec.json.Decoder[ResponseRequest] = _request_
     fields, request = read_fields(body, decoder)
     _check(fields, request)
     query, images, length, needs, named = "", 0, 0, set[str](), list[str]()
-    references = reasoning = False
+    references = reasoning = found_tools = False
     items = [] if isinstance(request.input, str) or request.input is None else request.input
     for item in items:
         item.check()
+        found_tools = found_tools or bool(item.tools)
         if item.only_named:
             references = True
         elif item.type == "reasoning":
@@ -166,6 +167,7 @@ def read(body: bytes, decoder: msgspec.json.Decoder[ResponseRequest] = _request_
         body=body,
         files=tuple(dict.fromkeys(named)),
         parsed=state,
+        offers_found_tools=found_tools,
         left_out=set(),
     )
 
