@@ -219,7 +219,11 @@ async def test_a_completion_has_all_of_the_usage_and_the_fingerprint(tmp_path: P
     options: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
     async with raw_upstream_rig(tmp_path, sent) as rig:
         reply = await post(rig, "/v1/completions", {**REQUESTS["/v1/completions"], **options})
-    found = [checked_completion(event) for event in events_of(reply.body, stream=stream)]
+    events = events_of(reply.body, stream=stream)
+    (raw,) = [each["usage"] for each in events if each.get("usage")]
+    assert raw["prompt_tokens_details"] == {"cached_tokens": 4}, "clients take null for a count"
+    assert raw["completion_tokens_details"] == {"reasoning_tokens": 5}
+    found = [checked_completion(event) for event in events]
     used = next(each.usage for each in found if each.usage is not None)
     assert used.prompt_tokens_details == PromptTokensDetails(cached_tokens=4)
     assert used.completion_tokens_details == CompletionTokensDetails(reasoning_tokens=5)

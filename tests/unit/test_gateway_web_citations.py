@@ -40,7 +40,7 @@ from groundplan.gateway.surfaces.messages.native import AnthropicMessages, Token
 from groundplan.gateway.surfaces.messages.surface import read
 from groundplan.gateway.surfaces.messages.to_chat import Translation
 from groundplan.gateway.surfaces.messages.web_citations import message_citation, without_foreign_citations
-from groundplan.gateway.surfaces.responses.stream import ResponsesChatRelay
+from groundplan.gateway.surfaces.responses.stream import ResponsesChatRelay, ResponsesRelay
 
 PAGE = {"url": "https://example.org/a", "title": "A", "start_index": 3, "end_index": 8}
 BARE = {"url": "https://example.org/b"}
@@ -212,6 +212,10 @@ async def test_a_text_behind_a_call_has_citations_of_its_own(tmp_path: Path) -> 
     assert first["content"][0]["annotations"] == IN_RESPONSES[:1] and second["content"][0]["annotations"] == []
 
 
+def test_a_page_in_an_annotation_of_another_kind_is_not_cited() -> None:
+    assert url_citations(msgspec.Raw(json.dumps([{"type": "later", "url_citation": PAGE}]).encode())) == []
+
+
 def test_a_place_that_is_no_number_stays_as_it_came() -> None:
     odd = {"start_index": True, "end_index": "4", "url": "u"}
     assert shift_annotation(odd, 3) == odd and shift_annotation({"start_index": 1}, 3) == {"start_index": 4}
@@ -269,7 +273,8 @@ def resumed_events(surface: str, rest: tuple[str, ...], *, together: bool) -> li
     out += b"".join(second.feed(data) for data in (ROLE, *cited_rest(*rest, together=together)))
     if isinstance(second, ContinuedResponse):
         (part,) = json.loads(second.response_json())["output"][0]["content"]
-        assert [part["text"][each["start_index"] : each["end_index"]] for each in part["annotations"]] == ["two"]
+        cited = [part["text"][each["start_index"] : each["end_index"]] for each in part["annotations"]]
+        assert cited == ["".join(rest)[-3:]]
     return [event for event in parse_events(out + second.closing_events(b"{}")) if isinstance(event, dict)]
 
 
@@ -288,6 +293,24 @@ def test_the_place_of_a_citation_in_a_resumed_chat_is_that_in_the_whole_text(
 
 
 @pytest.mark.parametrize("together", [False, True])
+def test_a_text_that_may_be_a_repetition_comes_before_what_cites_it(together: bool) -> None:
+    """`was` is a word of the text that was sent, but not its end, so it is new."""
+    deltas = [each["choices"][0]["delta"] for each in resumed_events("chat", ("was",), together=together)[:-1]]
+    text, _, cited = next(
+        ("".join(each.get("content") or "" for each in deltas[: number + 1]), number, delta["annotations"])
+        for number, delta in enumerate(deltas)
+        if "annotations" in delta
+    )
+    page = cited[0]["url_citation"]
+    assert text == f"{BROKEN}was" and text[page["start_index"] : page["end_index"]] == "was"
+    found = resumed_events("responses", ("was",), together=together)
+    kinds = [event["type"] for event in found]
+    before = found[: kinds.index("response.output_text.annotation.added")]
+    sent = [event["delta"] for event in before if event["type"] == "response.output_text.delta"]
+    assert "".join(sent) == f"{BROKEN}was"
+
+
+@pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("rest", RESTS)
 def test_a_resumed_response_has_the_citations_of_its_rest(rest: tuple[str, ...], together: bool) -> None:
     found = resumed_events("responses", rest, together=together)
@@ -302,3 +325,39 @@ def test_a_resumed_response_has_the_citations_of_its_rest(rest: tuple[str, ...],
     (item,) = found[-1]["response"]["output"]
     (done,) = [event["part"] for event in found if event["type"] == "response.content_part.done"]
     assert item["content"][0]["annotations"] == done["annotations"] == [annotation]
+
+
+def test_a_later_message_of_a_resumed_response_has_no_citation_of_the_one_before() -> None:
+    """Also if its upstream does not end it."""
+    first = ContinuedResponse(ResponsesChatRelay({}, "resp_1", "m", 40, {}), None)
+    first.feed(ROLE)
+    first.feed(chunk({"content": BROKEN}))
+    second = ContinuedResponse(ResponsesRelay({}), first.sent)
+    response = {"id": "resp_2", "object": "response", "status": "in_progress", "output": []}
+    events: list[dict[str, Any]] = [{"type": "response.created", "response": response}]
+    for number, text in enumerate(("forty two", "More.")):
+        name, where = f"msg_{number}", {"item_id": f"msg_{number}", "output_index": number, "content_index": 0}
+        item = {"id": name, "type": "message", "role": "assistant", "status": "in_progress", "content": []}
+        part: dict[str, Any] = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+        events += [
+            {"type": "response.output_item.added", "output_index": number, "item": item},
+            {"type": "response.content_part.added", **where, "part": part},
+            {"type": "response.output_text.delta", **where, "delta": text, "logprobs": []},
+        ]
+        if not number:
+            page = {"type": "url_citation", **PAGE}
+            cited = {"type": "response.output_text.annotation.added", **where, "annotation": page}
+            done = {**item, "status": "completed", "content": [{**part, "text": text, "annotations": [page]}]}
+            events += [
+                {**cited, "annotation_index": 0},
+                {"type": "response.output_item.done", "output_index": number, "item": done},
+            ]
+    ended = {**response, "status": "completed", "usage": {"input_tokens": 5, "output_tokens": 3, "total_tokens": 8}}
+    events.append({"type": "response.completed", "response": ended})
+    out = b"".join(
+        second.feed(json.dumps({**event, "sequence_number": number}).encode()) for number, event in enumerate(events)
+    )
+    told = parse_events(out + second.closing_events(b"{}"))
+    ends = [event["item"] for event in told if event["type"] == "response.output_item.done"]
+    parts = [item["content"][0] for item in ends]
+    assert [(part["text"], len(part["annotations"])) for part in parts] == [(f"{BROKEN}forty two", 1), ("More.", 0)]

@@ -95,6 +95,13 @@ async def test_a_streamed_response_cites_them_once_its_text_is_known(tmp_path: P
     assert events[-1]["groundplan"]["left_out"] == ["answer.citations", "answer.search_results"]
 
 
+@pytest.mark.parametrize("listed", [{"citations": LINKS}, {"search_results": RESULTS}])
+async def test_an_empty_list_at_the_end_of_a_stream_takes_none_away(tmp_path: Path, listed: dict[str, Any]) -> None:
+    events = await answer(tmp_path, "/v1/responses", streamed(every=True, beside=listed), stream=True)
+    told = [event["annotation"] for event in events if event["type"] == "response.output_text.annotation.added"]
+    assert [each["url"] for each in told] == [link for _, link, _, _ in IN_RESPONSES]
+
+
 async def test_a_message_cites_all_pages(tmp_path: Path) -> None:
     (message,) = await answer(tmp_path, "/v1/messages", whole(**LISTED))
     (block,) = message["content"]
