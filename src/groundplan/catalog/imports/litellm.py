@@ -16,6 +16,7 @@ from groundplan.catalog.imports import litellm_settings, yaml_text
 from groundplan.catalog.imports.litellm_balance import balance, weights
 from groundplan.catalog.imports.litellm_budget import Budgets, read_budgets
 from groundplan.catalog.imports.litellm_credentials import read_credentials
+from groundplan.catalog.imports.litellm_fallbacks import ANY, read_fallbacks
 from groundplan.catalog.imports.litellm_findings import setting_finding
 from groundplan.catalog.imports.litellm_models import Entry, EntryReader, ImportOptions
 from groundplan.catalog.imports.naming import one_line, slug, unique
@@ -24,7 +25,6 @@ from groundplan.catalog.imports.verdict import (
     CARRIED,
     CHANGED,
     NEEDED,
-    NO_EQUAL,
     NO_OWNER,
     SECRET,
     Finding,
@@ -52,7 +52,6 @@ _HANDLED_KEYS: dict[str, tuple[str, ...]] = {
 """Settings that other functions of this module handle, and the sections in which they do."""
 _MAX_OUTPUT = 4096
 _DEADLINE = "limits.deadline of each workload, for all attempts of a call together; in LiteLLM each has that time"
-_DEFAULT_FALLBACKS = "fallbacks: of each workload that has none of its own"
 _PILOT_CAPS = "pilots have at most 25 people and 1000 calls a day, for 90 days"
 _READ_SECTIONS = frozenset({"model_list", "include", "environment_variables", *TABLES})
 _IN_DATABASE = "Models that were added in LiteLLM's UI are in its database: list them with its /model/info."
@@ -74,7 +73,7 @@ class _SharedSettings:
     attempts: int | None
     deadline_ms: int | None
     fallbacks: Mapping[str, tuple[str, ...]]
-    """Model name -> its fallbacks; `*`: those of every other model name."""
+    """Model name -> its fallbacks; `ANY`: those of every other model name."""
     aliases: Mapping[str, str]
     """Alias -> model name."""
     budgets: Budgets
@@ -165,7 +164,7 @@ def _shared_settings(
         config, asked, findings,
         None if attempts is None else min(int(attempts) + 1, 10),
         None if not seconds else max(1, min(int(seconds * 1000), 86_400_000)),
-        _fallbacks(config, types, aliases, findings),
+        read_fallbacks(config, types, aliases, findings),
         aliases,
         read_budgets(config, asked, findings),
         balance(config, findings),
@@ -182,58 +181,6 @@ def _number_setting(config: Config, key: str, findings: list[Finding], here: str
             findings.append(Finding(CHANGED, f"{section}.{key}", here, "", node.where_key))
             numbers.append(number)
     return numbers[0] if numbers else None
-
-
-def _fallbacks(
-    config: Config, types: Mapping[str, set[str]], aliases: Mapping[str, str], findings: list[Finding]
-) -> dict[str, tuple[str, ...]]:
-    """Fallbacks by model name. `types`: types of the deployments of each model name."""
-    found: dict[str, tuple[str, ...]] = {}
-    also: dict[str, tuple[str, ...]] = {}
-    of_router = config.get("router_settings", "fallbacks")
-    for section in ("router_settings", "litellm_settings"):
-        node = config.get(section, "fallbacks")
-        if node is not None and section == "litellm_settings" and of_router is not None and any(of_router.entries()):
-            rule = litellm_settings.UNREAD_FALLBACKS
-            findings.append(setting_finding(f"{section}.fallbacks", "fallbacks", rule, node))
-            node = None
-        for entry in node.entries() if node else ():
-            for group, others in entry.items():
-                names = tuple(
-                    text for other in others.entries() if (text := _fallback_name(other, findings)) is not None
-                )
-                of = group if group in types else aliases.get(group, group)
-                (found if of == group else also).setdefault(of, names)
-                state, here, todo = _fallback_finding(group, of, types.get(of))
-                findings.append(Finding(state, f"{section}.fallbacks", here, todo, others.where_key))
-        node = config.get(section, "default_fallbacks")
-        if node is not None:
-            found.setdefault("*", tuple(text for other in node.entries() if (text := other.text()) is not None))
-            findings.append(Finding(CARRIED, f"{section}.default_fallbacks", _DEFAULT_FALLBACKS, "", node.where_key))
-    return also | found
-
-
-def _fallback_finding(group: str, of: str, types: set[str] | None) -> tuple[str, str, str]:
-    """(state, equivalent here, what to do) for the fallbacks of a model name; `of`: the name it is an alias of, or
-    itself."""
-    if group == "*":
-        return CARRIED, _DEFAULT_FALLBACKS, ""
-    if types is None:
-        return NEEDED, f"fallbacks of {one_line(group)}, which is no model of the list", "Declare it."
-    if "chat" not in types:
-        here = f"{one_line(group)} is asked at its own deployments alone, since only chat goes to another model"
-        return NO_EQUAL, here, "Give deployments of the same model the same model_name."
-    if of != group:
-        return CHANGED, f"fallbacks: of the workload of {one_line(of)}, where it has none of its own", ""
-    return CARRIED, "fallbacks: of its workload", ""
-
-
-def _fallback_name(node: Node, findings: list[Finding]) -> str | None:
-    if isinstance(node.value, dict):
-        here = "a fallback takes over the call as it is, without other parameters"
-        findings.append(Finding(NO_EQUAL, "fallbacks", here, "Name a model alone.", node.where))
-        return None
-    return node.text()
 
 
 def _workloads(groups: Mapping[str, list[Entry]], shared: _SharedSettings) -> list[tuple[dict[str, Any], Where]]:
@@ -303,7 +250,7 @@ def _fallback_field(
 ) -> dict[str, list[str]]:
     own = {entry.name for entry in first}
     names = [entry.name for entry in later]
-    wanted = shared.fallbacks.get(group, shared.fallbacks.get("*", ()))
+    wanted = shared.fallbacks.get(group, shared.fallbacks.get(ANY, ()))
     for other in (name if name in groups else shared.aliases.get(name, name) for name in wanted):
         found = groups.get(other) or [each for entries in groups.values() for each in entries if each.id == other]
         if not found:
