@@ -148,7 +148,7 @@ async def test_what_was_asked_over_is_there_for_calls(tmp_path: Path) -> None:
     async with call_rig(tmp_path, ["one"]) as rig:
         (place,) = rig.plan("assistant").deployments_by_name["auto"]
         provider, pool = OpenAIBatches(rig.gateway, place), rig.gateway.targets.of(place).pool
-        for asks in (provider.find_upload("x"), provider.retrieve("batch_none")):
+        for asks in (provider.find_uploads("x"), provider.retrieve("batch_none")):
             with suppress(ProviderRefused):
                 await asks
             kept = pool.take_idle()
@@ -339,23 +339,27 @@ async def test_a_key_is_sent_to_no_place_but_the_one_that_it_is_declared_for(
 
 
 @pytest.mark.parametrize("stored", [None, "file-1"])
-@pytest.mark.parametrize("away", [False, True])
+@pytest.mark.parametrize("listing", ["found", "away", "refused"])
 async def test_an_input_whose_upload_nobody_heard_the_end_of_is_deleted_at_its_provider(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: str | None, away: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: str | None, listing: str
 ) -> None:
-    """Its worker was killed, or got no answer, and its batch was cancelled before another one went on."""
+    """Its worker was killed, or got no answer, and its batch was cancelled before another one went on. That one may
+    have uploaded the input once more, since it did not find the first upload yet."""
     asked: list[str] = []
+    known = [] if stored is None else [stored]
 
-    async def find_upload(_: Any, filename: str) -> str | None:
+    async def find_uploads(_: Any, filename: str) -> list[str]:
         asked.append(filename)
-        if away:
+        if listing == "away":
             raise ProviderUnavailable("it is away", may_have_acted=False)
-        return "file-2"
+        if listing == "refused":
+            raise ProviderRefused("there is no such list", 405)
+        return [*known, "file-2", "file-3"]
 
     async def delete(_: Any, name: str) -> None:
         asked.append(name)
 
-    monkeypatch.setattr(OpenAIBatches, "find_upload", find_upload)
+    monkeypatch.setattr(OpenAIBatches, "find_uploads", find_uploads)
     monkeypatch.setattr(OpenAIBatches, "delete", delete)
     async with call_rig(tmp_path, ["one"]) as rig:
         (place,) = rig.plan("assistant").deployments_by_name["one"]
@@ -367,8 +371,8 @@ async def test_an_input_whose_upload_nobody_heard_the_end_of_is_deleted_at_its_p
         runner = OrderRunner(rig.gateway, BatchCalls(rig.gateway), shelf, "")
         await runner._delete_files(order, OpenAIBatches(rig.gateway, place), [])
         name = f"groundplan-{order.id}.jsonl"
-        assert asked == ([stored] if stored is not None else [name] if away else [name, "file-2"])
-        assert mark.exists() is (away and stored is None), "what is left there is tried again"
+        assert asked == [name, *known, *(("file-2", "file-3") if listing == "found" else ())]
+        assert mark.exists() is (listing == "away"), "what is left there is tried again"
 
 
 async def test_what_a_provider_made_is_kept_and_counted_as_any_call(tmp_path: Path) -> None:

@@ -198,7 +198,8 @@ class OrderRunner:
             return order.provider_file
         name = _upload_name(order)
         uploader = provider if isinstance(provider, UploadingProvider) else None
-        file = await uploader.find_upload(name) if uploader is not None and order.uploading else None
+        found = await uploader.find_uploads(name) if uploader is not None and order.uploading else []
+        file = found[0] if found else None
         if file is None:
             if not await self._write_input(connection, batch, order, provider):
                 return None
@@ -404,13 +405,19 @@ class OrderRunner:
             if isinstance(problem, ProviderUnavailable) or problem.status != 404:
                 _log.warning("a file of order %s stays at the provider: %s", order.id, problem)
 
-        input_file = order.provider_file
-        if input_file is None and order.uploading and isinstance(provider, UploadingProvider):
-            try:  # the answer to the upload was lost, or the worker was killed before it stored the id
-                input_file = await provider.find_upload(_upload_name(order))
-            except (ProviderUnavailable, ProviderRefused) as problem:
+        known = order.provider_file
+        inputs = [] if known is None else [known]
+        if order.uploading and isinstance(provider, UploadingProvider):
+            # The answer to an upload may have been lost, or the worker killed before it stored the id; the next one may
+            # have looked for it too early, and uploaded the input once more
+            try:
+                inputs += [name for name in await provider.find_uploads(_upload_name(order)) if name != known]
+            except ProviderUnavailable as problem:
                 note_problem(problem)
-        for name in filter(None, (input_file, *files)):
+            except ProviderRefused as problem:
+                if known is None:  # else the provider lists no files, and has the one that is known
+                    note_problem(problem)
+        for name in filter(None, (*inputs, *files)):
             try:
                 await provider.delete(name)
             except (ProviderUnavailable, ProviderRefused) as problem:
