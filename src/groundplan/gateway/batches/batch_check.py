@@ -21,7 +21,7 @@ from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch, Bat
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.files.blobs import DAMAGED, Blobs
+from groundplan.gateway.files.blobs import DAMAGED, ELSEWHERE, Blobs
 from groundplan.gateway.surfaces.images import IMAGES
 
 MAX_ERRORS = 50
@@ -80,9 +80,10 @@ async def check(
     try:
         return await _check_lines(gateway, calls, blobs, (batch, size), checked)
     except Unavailable as error:
-        if error.code != DAMAGED:
+        if error.code not in (DAMAGED, ELSEWHERE):
             raise
-        checked.errors.append(_error(DAMAGED, error.message, None))  # trying again later would not help
+        # Trying again would not help: it is checked where its input was stored, or where it was adopted after its expiry
+        checked.errors.append(_error(error.code, f"the batch's input cannot be read: {error.message}", None))
         return checked
 
 

@@ -154,13 +154,24 @@ async def try_lock_check(connection: Connection, id: UUID) -> bool:
     return row is not None and bool(row[0])
 
 
-async def list_unfinished(connection: Connection) -> list[tuple[UUID, UUID, bool]]:
-    """(batch, its input file, whether it has expired) of all batches that have not ended."""
+async def list_unfinished(connection: Connection) -> list[tuple[UUID, UUID]]:
+    """(batch, its input file) of all batches that have not ended."""
     rows = await connection.execute(
-        """SELECT id, input_file, expires_at <= now() FROM batch
-           WHERE status IN ('validating', 'in_progress', 'cancelling')"""
+        "SELECT id, input_file FROM batch WHERE status IN ('validating', 'in_progress', 'cancelling')"
     )
-    return [(id, file, late) for id, file, late in await rows.fetchall()]
+    return [(id, file) for id, file in await rows.fetchall()]
+
+
+async def list_abandoned(connection: Connection) -> list[UUID]:
+    """The batches that should have ended long ago: no gateway with their HOME ends them. A batch ends within seconds of
+    its expiry, unless one of its orders waits for a provider that cannot be reached."""
+    rows = await connection.execute(
+        """SELECT id FROM batch b WHERE status IN ('validating', 'in_progress', 'cancelling')
+             AND expires_at <= now() - CASE
+               WHEN EXISTS (SELECT FROM batch_order o WHERE o.batch_id = b.id AND o.state <> 'ended')
+               THEN interval '1 day' ELSE interval '1 hour' END"""
+    )
+    return [id for (id,) in await rows.fetchall()]
 
 
 async def list_newest(connection: Connection, workload: str, after: UUID | None, limit: int) -> list[Batch]:

@@ -57,7 +57,7 @@ def batch_json(batch: Batch, done: tuple[int, int]) -> dict[str, Any]:
         "request_counts": {
             "processing": 0 if ended else batch.total,
             "succeeded": succeeded,
-            "errored": failed - canceled - expired,
+            "errored": batch.total if batch.status == "failed" else failed - canceled - expired,
             "canceled": canceled,
             "expired": expired,
         },
