@@ -448,8 +448,8 @@ NOTED = """
 def listed(stack: Stack) -> list[dict[str, Any]]:
     """As whoever runs Groundplan sees them, everywhere in the same words."""
     with psycopg.connect(stack.database.urls["control"]) as conn:
-        shown = background_queries.responses(conn, "keeper", 10)
-        value = {"responses": shown, "open": background_queries.open_by_workload(conn, "keeper")}
+        shown = background_queries.list_responses(conn, "keeper", 10)
+        value = {"responses": shown, "open": background_queries.count_open_by_workload(conn, "keeper")}
     page_of = bytes(render("responses_part.html", responses=shown, open_responses=value["open"]).body).decode()
     for each in shown:
         for text in (responses_text(value), page_of):

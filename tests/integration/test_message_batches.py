@@ -110,7 +110,7 @@ async def test_a_batch_is_called_line_by_line_at_the_batch_price(setup: Setup, m
     assert setup.stack.reported_labels() == [("refunds", "PAY-17")]
     await _types(setup, batch.id)
     with psycopg.connect(setup.stack.database.urls["control"]) as connection:
-        (shown,) = batch_queries.batches(connection, "assistant", 10)
+        (shown,) = batch_queries.list_batches(connection, "assistant", 10)
     assert (shown["id"], shown["completed"], shown["endpoint"]) == (batch.id, 6, "/v1/messages")
 
 
