@@ -2,7 +2,7 @@
 
 A line is claimed in PostgreSQL, with its money, before it is sent, and what may have been billed is never sent again:
 after a crash the journal says whether it was. A worker looks for work only while HOME/batches has a mark, so without
-batches it does nothing. If a worker is killed at any point, the others go on.
+batches it does nothing but look for abandoned ones now and then. If a worker is killed at any point, the others go on.
 """
 
 from __future__ import annotations
