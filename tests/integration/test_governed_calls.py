@@ -380,7 +380,9 @@ async def test_a_dangerous_tool_is_used_once_for_each_approval(database: Databas
         assert model.used == []
         live: Any = rig.gateway.live
         before, (digest, key) = live.policy, next(iter(live.policy.keys.items()))
-        live.policy = replace(before, keys={**before.keys, digest: replace(key, person=str(new_id()))})
+        other = str(new_id())
+        keys = {**before.keys, digest: replace(key, person=other)}
+        live.policy = replace(before, keys=keys, active=before.active | {other})
         assert (
             error_code(await call_tool(rig, "crm__delete_all", table="x", groundplan_retry_id=retry))
             == "approval_other"
