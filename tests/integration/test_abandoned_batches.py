@@ -61,7 +61,7 @@ async def test_an_expired_batch_of_a_home_that_is_gone_ends_at_another_one(datab
         admin.execute("UPDATE batch SET expires_at = now() - interval '1 minute' WHERE id = %s", (fresh,))
         async with running_worker(database, tmp_path):
             assert await ended_status(admin, gone) == "expired"
-        states = dict(admin.execute("SELECT batch_id, state FROM batch_line").fetchall())
+        states: dict[UUID, str] = dict(admin.execute("SELECT batch_id, state FROM batch_line").fetchall())
         assert states == {gone: "done", fresh: "pending"}, "its own gateway ends the other one"
 
 

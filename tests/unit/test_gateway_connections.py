@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from typing import Any
+from typing import Any, cast
 
 import psycopg
 import pytest
@@ -34,7 +34,7 @@ async def test_a_server_that_was_too_slow_to_connect_to_has_longer_the_next_time
             raise ConnectionTimeout("connection timeout expired")
         return "connection"
 
-    monkeypatch.setattr(AsyncConnection, "connect", classmethod(connect))
+    monkeypatch.setattr(AsyncConnection, "connect", classmethod(cast(Any, connect)))
     monkeypatch.setattr(database, "monotonic", lambda: now)
     for outcome, seconds in (
         ("answers", 2), ("refuses", 2), ("times out", 2), ("refuses", 4), ("times out", 4), ("times out", 6),
@@ -64,8 +64,8 @@ async def test_pools_give_a_slow_server_as_much_time_as_single_connections(
         had.append(connect_timeout)
         raise ConnectionTimeout("connection timeout expired")
 
-    monkeypatch.setattr(AsyncConnection, "connect", classmethod(connect))
-    monkeypatch.setattr(psycopg.Connection, "connect", classmethod(connect_in_thread))
+    monkeypatch.setattr(AsyncConnection, "connect", classmethod(cast(Any, connect)))
+    monkeypatch.setattr(psycopg.Connection, "connect", classmethod(cast(Any, connect_in_thread)))
     monkeypatch.setattr(database, "SECONDS", 0.1)
     monkeypatch.setattr(thread_connections, "TIMEOUT_SECONDS", 0.1)
     monkeypatch.setattr(thread_connections, "AWAY_SECONDS", 0.0)

@@ -118,9 +118,7 @@ class _ImagesRelay(TypedRelay):
 
     __slots__ = ("_settings",)
 
-    def __init__(
-        self, kind: StreamType, used: Callable[[Usage | None], Usage | None], settings: ImageSettings
-    ) -> None:
+    def __init__(self, kind: StreamType, used: Callable[[Usage | None], Usage | None], settings: ImageSettings) -> None:
         super().__init__(kind, None, used)
         self._settings = settings
 
