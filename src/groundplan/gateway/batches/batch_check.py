@@ -82,7 +82,7 @@ async def check(
     except Unavailable as error:
         if error.code not in (DAMAGED, ELSEWHERE):
             raise
-        # Trying again would not help: it is checked where its input was stored, or where it was adopted after its expiry
+        # trying again would not help: it is checked where its input was stored, or adopted after its expiry
         checked.errors.append(_error(error.code, f"the batch's input cannot be read: {error.message}", None))
         return checked
 

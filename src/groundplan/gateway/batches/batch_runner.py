@@ -122,7 +122,7 @@ class BatchRunner:
                     await self._wakeup.wait()
 
     async def _restore_marks(self) -> None:
-        """Once after a start, mark all batches of this HOME that have not ended: a mark may be lost, as by a restore."""
+        """Once after a start, mark all batches of this HOME that have not ended: a restore may lose marks."""
         if self._blobs.files.exists():
             for id, file in await batch_store.list_unfinished(await self._connect()):
                 if self._blobs.path(file).exists():

@@ -405,18 +405,12 @@ class OrderRunner:
             if isinstance(problem, ProviderUnavailable) or problem.status != 404:
                 _log.warning("a file of order %s stays at the provider: %s", order.id, problem)
 
-        known = order.provider_file
-        inputs = [] if known is None else [known]
-        if order.uploading and isinstance(provider, UploadingProvider):
-            # The answer to an upload may have been lost, or the worker killed before it stored the id; the next one may
-            # have looked for it too early, and uploaded the input once more
-            try:
-                inputs += [name for name in await provider.find_uploads(_upload_name(order)) if name != known]
-            except ProviderUnavailable as problem:
+        inputs: list[str] = [] if order.provider_file is None else [order.provider_file]
+        try:
+            inputs += await self._other_uploads(order, provider)
+        except (ProviderUnavailable, ProviderRefused) as problem:
+            if isinstance(problem, ProviderUnavailable) or not inputs:  # else it lists no files, and one is known
                 note_problem(problem)
-            except ProviderRefused as problem:
-                if known is None:  # else the provider lists no files, and has the one that is known
-                    note_problem(problem)
         for name in filter(None, (*inputs, *files)):
             try:
                 await provider.delete(name)
@@ -424,6 +418,14 @@ class OrderRunner:
                 note_problem(problem)
         if not retry_later:
             self._blobs.path(_file_id(order, INPUT)).unlink(missing_ok=True)
+
+    async def _other_uploads(self, order: Order, provider: Provider) -> list[str]:
+        """The uploads of the order's input whose id is not stored: the answer to an upload was lost, or its worker was
+        killed before it stored the id; the next worker may have looked too early, and uploaded the input once more.
+        Raises `ProviderUnavailable`, `ProviderRefused`."""
+        if not order.uploading or not isinstance(provider, UploadingProvider):
+            return []
+        return [file for file in await provider.find_uploads(_upload_name(order)) if file != order.provider_file]
 
     async def sweep(self, connection: Connection) -> None:
         """Delete files that ended orders have left because a worker was killed or their provider was unavailable."""
