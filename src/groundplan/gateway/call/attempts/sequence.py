@@ -406,7 +406,7 @@ class AttemptSequence:
             context_tokens = deployment.context_tokens
             self.candidates = [each for each in self.candidates if each.context_tokens > context_tokens]
             self._without_room = [each for each in self._without_room if each.context_tokens > context_tokens]
-        if failed.mismatch is not None or failed.refuses_continuation or failed.lacked_room or failed.is_forbidden:
+        if failed.mismatch is not None or failed.refuses_continuation or failed.lacked_room or failed.is_withheld:
             return
         if failed.status and not self._exchange.interface.is_billed:
             return  # counting tokens is another path there, with limits of its own, and says nothing of its answers
