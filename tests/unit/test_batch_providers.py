@@ -24,7 +24,7 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.gateway.batches.batch_calls import BatchCalls
 from groundplan.gateway.batches.batch_check import CheckResult, OrderDraft
-from groundplan.gateway.batches.batch_store import Batch, BatchLine
+from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch, BatchLine
 from groundplan.gateway.batches.orders.order_recorder import OrderRecorder
 from groundplan.gateway.batches.orders.order_results import CallResult, OrderContext
 from groundplan.gateway.batches.orders.order_runner import OrderRunner
@@ -373,6 +373,28 @@ async def test_an_input_whose_upload_nobody_heard_the_end_of_is_deleted_at_its_p
         name = f"groundplan-{order.id}.jsonl"
         assert asked == [name, *known, *(("file-2", "file-3") if listing == "found" else ())]
         assert mark.exists() is (listing == "away"), "what is left there is tried again"
+
+
+@pytest.mark.parametrize(("endpoint", "status"), [(MESSAGES_ENDPOINT, 403), (CHAT, None)])
+async def test_a_refused_line_of_a_message_batch_has_the_status_of_its_refusal(
+    tmp_path: Path, endpoint: str, status: int | None
+) -> None:
+    """The type of its error follows from it; OpenAI's files have no such field."""
+    async with call_rig(tmp_path, ["one"], more={"one": {"serves": ["batches"]}}) as rig:
+        (place,) = rig.plan("assistant").deployments_by_name["one"]
+        batch, shelf = batch_of(rig, endpoint), Blobs(Home(tmp_path))
+        data = f'{{"custom_id":"a","method":"POST","url":"{endpoint}","body":{json.dumps(ASK)}}}\n'.encode()
+
+        async def pieces() -> AsyncGenerator[bytes, None]:
+            yield data
+
+        await shelf.keep(batch.input_file, pieces())
+        _killed(rig)
+        runner, order = OrderRunner(rig.gateway, BatchCalls(rig.gateway), shelf, ""), order_of(rig, batch, place)
+        line = OrderLine(1, "a", 0, len(data), 7, new_id())
+        _, told = await runner._provider_line(batch, order, OpenAIBatches(rig.gateway, place), line)
+    assert told is not None and isinstance(told["error"], dict)
+    assert told["error"]["code"] == "killed" and told["error"].get("status_code") == status
 
 
 async def test_what_a_provider_made_is_kept_and_counted_as_any_call(tmp_path: Path) -> None:
