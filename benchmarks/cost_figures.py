@@ -257,7 +257,7 @@ def _decision_figures(services: Services) -> dict[str, Figure]:
 
     def grounded_passages() -> object:
         with services.transaction() as conn:
-            return opportunity_store.grounded(conn, datetime.now(UTC) - _DAYS, names)
+            return opportunity_store.grounded_calls(conn, datetime.now(UTC) - _DAYS, names)
 
     return {
         "/api/opportunities": lambda: opportunities.opportunities(services, READER, days=30),

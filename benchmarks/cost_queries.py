@@ -141,7 +141,7 @@ def measure(url: str, calls: int, company: cost_figures.Company, rounds: int, *,
         stop.set()
         writer.join()
         most_per_s = measure_most_facts(url)
-        rollup_store.fold(conn)
+        rollup_store.roll_up(conn)
         exact = compare_sums(conn)
     figures = {
         name: {"p95_ms": round(p95(times), 1), "beside_p95_ms": round(p95(while_ingesting[name]), 1)}
@@ -173,7 +173,7 @@ def fill(conn: psycopg.Connection[Any], calls: int) -> None:
             for statement in (_ATTEMPTS, _CHARGES, _CALLS, _ENTRIES, _CONTENT, _OUTCOMES, _TICKETS):
                 with psycopg.ClientCursor(conn) as cursor:
                     cursor.execute(statement, {"epoch": epoch})
-        rollup_store.fold(conn)
+        rollup_store.roll_up(conn)
     conn.execute("INSERT INTO budget_period SELECT budget, period, 1000000, 0 FROM charge_total ON CONFLICT DO NOTHING")
     conn.execute("VACUUM ANALYZE")
 
@@ -212,8 +212,8 @@ def ingest(url: str, stop: threading.Event, counted: list[int], max_per_s: float
                 counted.append(write_batch(conn, epoch))
             stop.wait(max(0.0, sum(counted) / max_per_s - (time.monotonic() - started)))
             if time.monotonic() - folded > 1:
-                rollup_store.fold(conn)
-                rollup_store.summarize(conn)
+                rollup_store.roll_up(conn)
+                rollup_store.summarize_indexes(conn)
                 folded = time.monotonic()
 
 

@@ -191,7 +191,7 @@ def export(database: Database) -> str:
     with connect(database.urls["owner"], autocommit=True) as conn:
         _fill_ledger(conn, today)
     with connect(database.urls["control"], autocommit=True) as conn:
-        rollup_store.fold(conn)
+        rollup_store.roll_up(conn)
         days = cost_book.parse_days(today - timedelta(days=DAYS), today, today)
         months = [(month.first, month.last, cost_book.cost_lines(conn, month, today)) for month in days.months]
     return focus_csv(months, "acme")

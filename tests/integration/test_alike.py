@@ -98,8 +98,8 @@ async def test_teams_with_the_same_requests_are_found_and_the_requests_are_forgo
                     conn.execute(f"SELECT * FROM {table}".encode())
 
         with connect(database.urls["control"], autocommit=True) as conn:
-            assert opportunity_store.fold_shared_requests(conn, now) == 0
-            assert opportunity_store.fold_shared_requests(conn, now + timedelta(days=1, minutes=15)) == 3 * EACH
+            assert opportunity_store.roll_up_shared_requests(conn, now) == 0
+            assert opportunity_store.roll_up_shared_requests(conn, now + timedelta(days=1, minutes=15)) == 3 * EACH
         assert stack.sql("SELECT (SELECT count(*) FROM asked) + (SELECT count(*) FROM asked_key)") == [(0,)]
         assert await asyncio.to_thread(opportunities, database) == [told]
 

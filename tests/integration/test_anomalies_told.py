@@ -54,13 +54,13 @@ def test_a_loop_is_reported_with_its_caller_and_closed_when_it_ends(database: Da
 
 def test_a_continuing_loop_stays_reported(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
     """What its caller did before is read once, not every minute: it is all calls of a day."""
-    key, read, busiest = new_id(), list[Any](), spend_watch_store.busiest
+    key, read, busiest = new_id(), list[Any](), spend_watch_store.busiest_minutes
 
     def noted(conn: Any, since: datetime, until: datetime, keys: Any = None) -> dict[str, float]:
         read.append(keys)
         return busiest(conn, since, until, keys)
 
-    monkeypatch.setattr(spend_watch_store, "busiest", noted)
+    monkeypatch.setattr(spend_watch_store, "busiest_minutes", noted)
     with connect(database.urls["owner"], autocommit=True) as conn:
         add(conn, key, 300, 2)
         for minute in range(-240, 6):
@@ -319,7 +319,7 @@ def test_recently_valid_keys_of_a_rotation_line_are_checked(database: Database) 
                UNION ALL SELECT %(lone)s, %(lone)s::text::bytea, 'gp', 'support', 'test', %(lone)s, NULL""",
             {"first": first, "lone": lone, "now": NOW},
         )
-        found = spend_watch_store.rotated(conn, NOW - timedelta(days=29))
+        found = spend_watch_store.rotation_lines(conn, NOW - timedelta(days=29))
         assert len(found) == 29 and str(first) not in found and str(lone) not in found
         (line,) = {id(line): line for line in found.values()}.values()
         assert set(line) == set(found)

@@ -58,7 +58,7 @@ def conn(database: Database) -> Iterator[Conn]:
     with connect(database.urls["owner"], autocommit=True) as opened:
         for place in range(40):
             add(opened, AT + timedelta(minutes=30 * place), place)
-        rollup_store.fold(opened)
+        rollup_store.roll_up(opened)
         yield opened
 
 
@@ -93,15 +93,15 @@ def figures(conn: Conn) -> dict[str, Any]:
     return {
         "calls": rollup_store.calls_by(conn, ["day", "workload", "team", "model", "status"], wanted),
         "parts": rollup_store.parts_by(conn, ["day", "workload", "deployment", "part", "tier", "purpose"], wanted),
-        "people": daily_attribution_store.people(conn, since, until, None, 100),
-        "sources": daily_attribution_store.sources(conn, since, until, None),
+        "people": daily_attribution_store.cost_by_person(conn, since, until, None, 100),
+        "sources": daily_attribution_store.cost_by_source(conn, since, until, None),
         "sources by workload": sorted(daily_attribution_store.sources_by_workload(conn, since, until)),
         "people by workload": sorted(zip(*daily_attribution_store.people_by_workload(conn, since, until), strict=True)),
         "tags by workload": sorted(daily_attribution_store.tags_by_workload(conn, since, until)),
         "people of the day": sorted(
             zip(*daily_attribution_store.people_by_workload(conn, AT, AT + timedelta(hours=12)), strict=True)
         ),
-        "sources of some days": daily_attribution_store.sources(
+        "sources of some days": daily_attribution_store.cost_by_source(
             conn, since + timedelta(days=1), AT + timedelta(hours=12), None
         ),
         "charged": charges_by_period(conn),
@@ -134,7 +134,7 @@ def test_archived_days_give_the_same_answers_and_sums(conn: Conn, database: Data
 def test_a_day_of_many_calls_is_archived_in_parts(conn: Conn, tmp_path: Path) -> None:
     for place in range(40, 45):
         add(conn, AT, place)  # six of one moment are more than leave together, and leave together all the same
-    rollup_store.fold(conn)
+    rollup_store.roll_up(conn)
     conn.execute("UPDATE attempt SET epoch = %s", (epoch := new_id(),))
     before, whole = raw(conn), figures(conn)
     gone: list[archive.ArchiveResult] = []
@@ -267,7 +267,7 @@ def test_two_installations_do_not_write_over_each_other(conn: Conn, postgres_clu
     with postgres_cluster.database() as second, connect(second.urls["owner"], autocommit=True) as other:
         for place in range(3):
             add(other, AT + timedelta(minutes=place), 500 + place)
-        rollup_store.fold(other)
+        rollup_store.roll_up(other)
         with pytest.raises(GroundplanError) as refused, other.transaction():
             archive.archive_day(other, str(tmp_path), DAY)
         assert refused.value.code == "archive_taken" and "folder of its own" in refused.value.hint
@@ -303,7 +303,7 @@ with connect(sys.argv[1], autocommit=True) as conn, conn.transaction():
     assert done.returncode == -signal.SIGKILL
     assert raw(conn) == before and figures(conn) == whole and archive_store.list_parts(conn) == []
     add(conn, AT + timedelta(minutes=7), 900)  # what came since
-    rollup_store.fold(conn)
+    rollup_store.roll_up(conn)
     before, whole = raw(conn), figures(conn)
     with conn.transaction():
         archive.archive_day(conn, str(tmp_path), DAY)
@@ -343,7 +343,7 @@ def test_late_facts_of_an_archived_day_are_archived_too(conn: Conn, tmp_path: Pa
         archive.archive_day(conn, url, DAY)
     assert archive_store.days_to_archive(conn, later, 9) == []
     add(conn, AT + timedelta(hours=1), 1000)
-    rollup_store.fold(conn)
+    rollup_store.roll_up(conn)
     whole, late = figures(conn), raw(conn)
     assert archive_store.days_to_archive(conn, later, 9) == [DAY], "of an archived day facts came"
     with pytest.raises(GroundplanError), conn.transaction():
@@ -359,7 +359,7 @@ def test_late_facts_of_an_archived_day_are_archived_too(conn: Conn, tmp_path: Pa
     assert archive_store.days_to_archive(conn, later, 9) == []
     kept = [archive.ArchivedPart(row["day"], row["url"], row["part"]) for row in archive_store.list_parts(conn)]
     assert [each.part for each in kept] == [0, 1, 2] and kept[0].url == kept[2].url
-    rollup_store.fold(conn)
+    rollup_store.roll_up(conn)
     now = figures(conn)
     assert now["calls"] != whole["calls"] and sum(row["calls"] for row in now["calls"]) == 42
     assert archive.query_facts(kept, "SELECT count(*), sum(cost_usd) FROM attempts")[1] == [
@@ -516,12 +516,12 @@ def test_a_batch_has_the_same_cost_after_its_calls_are_archived(conn: Conn, tmp_
            WHERE n BETWEEN 20 AND 30""",
         (batch,),
     )
-    (before,) = batch_queries.batches(conn, "workload-0", 9)
+    (before,) = batch_queries.list_batches(conn, "workload-0", 9)
     assert before["cost_usd"] == f"0.{sum(range(19, 30)):012d}"
     for day in (DAY, DAY + timedelta(days=1)):
         with conn.transaction():
             archive.archive_day(conn, str(tmp_path), day)
-        assert batch_queries.batches(conn, "workload-0", 9) == [before]
+        assert batch_queries.list_batches(conn, "workload-0", 9) == [before]
 
 
 def test_the_command_line_queries_archived_files(conn: Conn, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

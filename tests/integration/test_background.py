@@ -205,6 +205,34 @@ async def test_a_background_response_is_acknowledged_made_once_and_found_by_its_
     assert setup.stack.sql("SELECT count(*) FROM background_event") == [(0,)]
 
 
+@pytest.mark.parametrize("model", ["chat", "endless"])
+async def test_a_background_response_is_found_for_the_person_it_is_made_for_only(setup: Setup, model: str) -> None:
+    for email in ("ana@acme.example", "ben@acme.example"):
+        setup.stack.person(email)
+    key = setup.stack.key("keeper", acts=True)
+    async with setup.client(key) as client:
+        ana, ben = (client.with_options(default_headers={"groundplan-on-behalf-of": f"{name}@acme.example"})
+                    for name in ("ana", "ben"))  # fmt: skip
+        begun = await ana.responses.create(model=f"scripted/{model}", input="a", background=True, max_output_tokens=500)
+        if model == "chat":
+            async with asyncio.timeout(60):
+                while (now := await ana.responses.retrieve(begun.id)).status not in OVER:  # noqa: ASYNC110 -- as clients do
+                    await asyncio.sleep(0.05)
+            assert now.status == "completed"
+        for other in (ben, client):
+            for refused in (
+                other.responses.retrieve(begun.id),
+                other.responses.retrieve(begun.id, stream=True),
+                other.responses.input_items.list(begun.id),
+                other.responses.cancel(begun.id),
+                other.responses.delete(begun.id),
+            ):
+                with pytest.raises(NotFoundError):
+                    await refused
+        assert (await ana.responses.retrieve(begun.id)).status in ("queued", "in_progress", "completed")
+        await ana.responses.delete(begun.id)
+
+
 async def test_an_interrupted_stream_resumes_after_any_event(setup: Setup) -> None:
     """By whichever worker: each makes half of them."""
     setup.chat.script = Script(tokens=30, chunk_ms=20)
@@ -420,8 +448,8 @@ NOTED = """
 def listed(stack: Stack) -> list[dict[str, Any]]:
     """As whoever runs Groundplan sees them, everywhere in the same words."""
     with psycopg.connect(stack.database.urls["control"]) as conn:
-        shown = background_queries.responses(conn, "keeper", 10)
-        value = {"responses": shown, "open": background_queries.open_by_workload(conn, "keeper")}
+        shown = background_queries.list_responses(conn, "keeper", 10)
+        value = {"responses": shown, "open": background_queries.count_open_by_workload(conn, "keeper")}
     page_of = bytes(render("responses_part.html", responses=shown, open_responses=value["open"]).body).decode()
     for each in shown:
         for text in (responses_text(value), page_of):

@@ -20,6 +20,7 @@ from groundplan.core.ids import new_id
 from groundplan.gateway.background import sealed_store
 from groundplan.ledger import background_store
 from groundplan.ledger.background_store import Row
+from groundplan.ledger.stored_owner import Owner
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import Script
 
@@ -213,9 +214,9 @@ def test_responses_begin_oldest_first_each_on_one_worker(conn: Conn, database: D
     assert not background_store.has_due(conn, 60)
     assert background_store.no_longer_owned(conn, one, ["r0", "r1", "gone"]) == ["r1", "gone"]
     assert not background_store.finish(conn, "r1", one, "completed", None, 4), "it is another one's"
-    assert background_store.cancel(conn, "r2", OWNER, "keeper")
+    assert background_store.cancel(conn, "r2", Owner(OWNER, "keeper", ""))
     assert not background_store.finish(conn, "r2", other, "completed", None, 4), "it was cancelled"
-    assert not background_store.cancel(conn, "r2", OWNER, "keeper")
+    assert not background_store.cancel(conn, "r2", Owner(OWNER, "keeper", ""))
     background_store.add_events(conn, "r2", 2, 3, "late")
     background_store.add_events(conn, "r1", 4, 6, "second")
     background_store.add_events(conn, "r1", 2, 3, "first")

@@ -90,7 +90,7 @@ async def test_listing_batches_reads_no_completed_lines(database: Database) -> N
                 async with asyncio.timeout(5):
                     assert await _count_requests(connection, [batch]) == {batch: (1, 0)}
         with psycopg.connect(database.urls["control"]) as control:
-            (shown,) = batch_queries.batches(control, None, 10)
+            (shown,) = batch_queries.list_batches(control, None, 10)
         assert (shown["completed"], shown["failed"], shown["running"]) == (1, 0, 0)
 
 
@@ -110,5 +110,5 @@ async def test_reading_a_batch_reads_no_waiting_lines(database: Database) -> Non
                 read = "SELECT idx_tup_fetch + seq_tup_read FROM pg_stat_xact_user_tables WHERE relname = 'batch_line'"
                 ((rows,),) = await (await connection.execute(read)).fetchall()
         with psycopg.connect(database.urls["control"]) as control:
-            (shown,) = batch_queries.batches(control, None, 10)
+            (shown,) = batch_queries.list_batches(control, None, 10)
     assert rows < 100 and shown["running"] == 4

@@ -241,7 +241,7 @@ async def _check_other_endpoints(world: World) -> None:
     messages = [{"role": "system", "content": "Be short."}, {"role": "user", "content": "x"}]
     assert sent["body"] == {"model": "up-one", "max_tokens": 7, "seed": 3, "messages": messages}
     with psycopg.connect(world.stack.database.urls["control"]) as connection:
-        shown = batch_queries.batches(connection, "assistant", 1)[0]
+        shown = batch_queries.list_batches(connection, "assistant", 1)[0]
     assert (shown["status"], shown["running"], shown["problem"]) == ("in_progress", 1, None)
     assert Decimal(shown["held_usd"]) == LINE * 7 / 20, "what the order holds is the batch's, for whoever looks"
     await world.client.batches.cancel(batch.id)

@@ -172,9 +172,9 @@ async def test_a_batch_is_called_line_by_line_at_the_batch_price(setup: Setup, r
     ship(setup.stack)
     assert setup.stack.reported_labels() == [("refunds", "PAY-17")] and held_by_slices(setup.stack) >= 12 * each
     with psycopg.connect(setup.stack.database.urls["control"]) as connection:
-        (shown,) = batch_queries.batches(connection, "assistant", 10)
-        assert batch_queries.batches(connection, "other", 10) == []
-        kept = batch_queries.files(connection, "assistant")
+        (shown,) = batch_queries.list_batches(connection, "assistant", 10)
+        assert batch_queries.list_batches(connection, "other", 10) == []
+        kept = batch_queries.file_totals(connection, "assistant")
     assert (shown["id"], shown["status"], shown["completed"], shown["failed"]) == (batch.id, "completed", 12, 0)
     assert (shown["held_usd"], shown["problem"], shown["workload"]) == ("0.000000000000", None, "assistant")
     assert (kept[0]["files"], kept[0]["bytes"] > 0) == (2, True), "what was ordered, and what came of it"

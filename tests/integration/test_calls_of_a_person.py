@@ -71,7 +71,7 @@ def test_pages_list_each_call_of_a_person_once(
 ) -> None:  # fmt: skip
     conn.execute("TRUNCATE call, person_delta, person_day, person_whole, person_month")
     add(conn, folded)
-    rollup_store.fold(conn)
+    rollup_store.roll_up(conn)
     add(conn, new)
     begin, end = (None if hour is None else FIRST + timedelta(hours=hour) for hour in (since, until))
     wanted = CallFilter(person=PEOPLE[0], status=status, workload=workload, since=begin, until=end)
@@ -98,7 +98,7 @@ def test_a_filter_with_few_matches_reads_few_other_calls(conn: Conn, folded: boo
     add(conn, [(hour % 70, 0, "refused" if hour % 9 == 0 else "ok", "one") for hour in range(1500)])
     add(conn, [(75, 1, "ok", "two"), (3, 1, "refused", "two")])
     if folded:
-        rollup_store.fold(conn)
+        rollup_store.roll_up(conn)
     conn.execute("ANALYZE call")
     rare = ((CallFilter(status="failed"), 0), (CallFilter(deployment="none"), 0))
     for wanted, count in ((CallFilter(person=new_id()), 0), (CallFilter(person=PEOPLE[1]), 2), *rare):
@@ -113,7 +113,7 @@ def test_a_filter_with_few_matches_reads_few_other_calls(conn: Conn, folded: boo
 def test_calls_by_status_equal_those_in_the_ledger(conn: Conn, status: str, workload: str | None) -> None:
     calls = [(hour * 7 % 200, hour % 2, STATUS[hour % 3], "one" if hour % 4 else "two") for hour in range(40)]
     add(conn, calls[:25])
-    rollup_store.fold(conn)
+    rollup_store.roll_up(conn)
     add(conn, calls[25:])
     for since, until in ((None, None), (FIRST + timedelta(hours=30), FIRST + timedelta(hours=150))):
         wanted = CallFilter(status=status, workload=workload, since=since, until=until)

@@ -282,7 +282,7 @@ def test_any_two_spans_are_what_both_are_together(conn: Conn) -> None:
             for span in ((days_after_first(-2), split), (split + timedelta(days=1), days_after_first(11)))
         )
         assert whole == {key: one.get(key, 0) + two.get(key, 0) for key in {*one, *two}}
-        rollup_store.fold(conn)
+        rollup_store.roll_up(conn)
 
 
 def test_a_removed_deployment_keeps_the_term_and_price_that_it_had(conn: Conn) -> None:
@@ -426,7 +426,7 @@ def test_own_hardware_is_told_by_what_was_made_on_it(conn: Conn, database: Datab
     add_call(conn, FIRST, "ask", 1, "care", tokens=[("cloud", 800)], **paid)
     add_call(conn, FIRST, "ask", 1, "care", tokens=[("rack", 100)], **{**paid, "cost": 0})
     if folded:
-        rollup_store.fold(conn)
+        rollup_store.roll_up(conn)
     with psycopg.connect(database.urls["control"]) as control:
         lines = book(control, FIRST, FIRST)
         for days in (Days(FIRST, FIRST), Days(FIRST.replace(day=1), FIRST.replace(day=30))):

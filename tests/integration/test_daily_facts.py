@@ -62,7 +62,7 @@ def made_up(conn: Conn, count: int) -> None:
             outcome="ok" if status != "failed" else "failed",
         )  # fmt: skip
         if number % 50 == 0:
-            rollup_store.fold(conn)
+            rollup_store.roll_up(conn)
 
 
 def test_days_of_workloads_are_those_of_their_calls(conn: Conn) -> None:

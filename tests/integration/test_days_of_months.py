@@ -84,7 +84,7 @@ def test_any_days_are_what_their_calls_say(
     conn.execute("UPDATE running_span SET since = NULL, until = NULL")
     for made in (folded, late):
         add(conn, made)
-        rollup_store.fold(conn)
+        rollup_store.roll_up(conn)
     add(conn, waiting)
     for day, length in spans:
         since, until = FIRST + timedelta(days=day), FIRST + timedelta(days=day + length)
@@ -96,12 +96,12 @@ def test_any_days_are_what_their_calls_say(
         assert sum((row[2] for row in documents), Decimal(0)) == whole[0]
         for workload in (None, "one"):
             mine = [row for row in people if workload in (None, row[0])]
-            top = daily_attribution_store.people(conn, since, until, workload, 10)
+            top = daily_attribution_store.cost_by_person(conn, since, until, workload, 10)
             assert sum(int(row["calls"]) for row in top) == sum(row[3] for row in mine)
             assert {row["person"] for row in top} == {row[1] for row in mine}
-            (given,) = daily_attribution_store.sources(conn, since, until, workload) or [{"documents": 0}]
+            (given,) = daily_attribution_store.cost_by_source(conn, since, until, workload) or [{"documents": 0}]
             assert given["documents"] == len({row[1] for row in mine})
-        deployments, sites, there = daily_attribution_store.people_placed(conn, since, until, ["deployment/own"])
+        deployments, sites, there = daily_attribution_store.people_at_places(conn, since, until, ["deployment/own"])
         assert {*zip(deployments, sites, strict=True)} <= {("own", "rack")}
         made = by_person(zip(*there, strict=True))
         assert made == [(row[0], row[1], 7 * row[3], row[3]) for row in people]
@@ -120,7 +120,7 @@ def test_months_that_are_there_already_are_taken_in_one_after_the_other(conn: Co
     """As after the step of the schema: every answer is exact at every moment, and in the end reads no day."""
     made = [(day, day % 3, "one", day + 1) for day in range(66)]
     add(conn, made)
-    rollup_store.fold(conn)
+    rollup_store.roll_up(conn)
     conn.execute("TRUNCATE person_running, document_running, person_place_running, document_place_running")
     conn.execute("UPDATE running_span SET since = NULL, until = NULL")
     since, until = FIRST + timedelta(days=3), FIRST + timedelta(days=50)
@@ -134,7 +134,7 @@ def test_months_that_are_there_already_are_taken_in_one_after_the_other(conn: Co
         assert [(*who, to_decimal(cost), count) for *who, cost, count in people] == by_facts(
             conn, since, until, "p.email"
         )
-        rollup_store.fold(conn)
+        rollup_store.roll_up(conn)
     assert days_read[0] >= 17 and days_read[-1] <= 1, "no day, but the newest for which it is"
     spans = conn.execute("SELECT DISTINCT since, until FROM running_span WHERE name LIKE 'person%'").fetchall()
     assert spans == [(datetime(2026, 9, 1, tzinfo=UTC), FIRST + timedelta(days=65))]
@@ -147,7 +147,7 @@ def test_months_that_are_there_already_are_taken_in_one_after_the_other(conn: Co
 def test_a_time_that_has_not_come_makes_no_day_over(conn: Conn) -> None:
     ahead = (datetime.now(UTC) - FIRST).days + 400
     add(conn, [(1, 0, "one", 3), (2, 0, "one", 4), (ahead, 0, "one", 5)])
-    rollup_store.fold(conn)
+    rollup_store.roll_up(conn)
     (span,) = conn.execute("SELECT until FROM running_span WHERE name = 'person'").fetchall()
     assert span == (FIRST + timedelta(days=2),)
     _, _, amounts, _ = daily_attribution_store.people_by_workload(conn, FIRST, FIRST + timedelta(days=ahead + 1))

@@ -34,6 +34,10 @@ def test_from_elsewhere_only_a_proven_person_gets_in(control: Control) -> None:
     away = {"Host": HOST}
     assert control.ask("GET", "/api/status", **away).code == "proof_missing", "not by the operator's token"
     assert control.ask("GET", "/api/status", Host="other.example").status == 421
+    for name in ("X_Forwarded_For", "X_Forwarded_Proto", "Forwarded", "Via", "X_Real_IP"):
+        replaced = control.ask("GET", "/api/status", **{name: "203.0.113.7"})
+        assert replaced.code == "proof_missing", "its proxy did not keep the Host header"
+    assert control.ask("GET", "/api/status").status == 200
     url = control.ask("POST", "/api/login-links", {"person": "ana@acme.example"}).body["url"]
     reply = control.ask("GET", "/" + url.split("/", 3)[3], Authorization="", **away)
     assert "secure" in reply.headers["set-cookie"].lower()

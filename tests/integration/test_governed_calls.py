@@ -380,6 +380,13 @@ async def test_a_dangerous_tool_is_used_once_for_each_approval(database: Databas
         assert model.used == []
         live: Any = rig.gateway.live
         before, (digest, key) = live.policy, next(iter(live.policy.keys.items()))
+        other = str(new_id())
+        keys = {**before.keys, digest: replace(key, person=other)}
+        live.policy = replace(before, keys=keys, active=before.active | {other})
+        assert (
+            error_code(await call_tool(rig, "crm__delete_all", table="x", groundplan_retry_id=retry))
+            == "approval_other"
+        ), "who approved it saw for whom"
         for line, told in (((), "approval_other"), ((key.id,), "")):
             new = replace(key, id=str(new_id()), family=key.id if line else "", line=line)
             live.policy = replace(before, keys={**before.keys, digest: new})

@@ -3,6 +3,7 @@ what a grant does not wait for."""
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -13,6 +14,7 @@ import pytest
 from psycopg.errors import LockNotAvailable
 
 from groundplan.core.ids import new_id
+from groundplan.gateway.budgets import grant_store
 from groundplan.gateway.journal import ledger_store
 from groundplan.identity.store import fence_silent
 from groundplan.testing.database import Database
@@ -79,6 +81,24 @@ def test_a_fence_waits_for_a_grant_under_way(database: Database, grant: str, rol
         assert amount(granting, grant, epoch) == 0
 
 
+def test_a_heartbeat_does_not_wait_for_money_that_a_batch_hands_over(database: Database) -> None:
+    """A fence does: the books of the worker would be closed without it."""
+    epoch = register(database)
+    with (
+        psycopg.connect(database.urls["gateway"]) as moving,
+        psycopg.connect(database.urls["gateway"]) as beating,
+        psycopg.connect(database.urls["shipper"]) as fencing,
+    ):
+        moving.execute("SELECT move_hold(gen_random_uuid(), %s, 1)", (epoch,))
+        beating.execute("SET lock_timeout = '1s'")
+        assert beating.execute(HEARTBEAT.encode(), (epoch,)).rowcount == 1
+        beating.commit()
+        fencing.execute("SET lock_timeout = '200ms'")
+        fencing.commit()
+        with pytest.raises(LockNotAvailable):
+            ledger_store.fence(fencing, epoch)
+
+
 @grants
 def test_nothing_is_granted_while_a_fence_is_committed(database: Database, grant: str) -> None:
     epoch = register(database)
@@ -93,6 +113,25 @@ def test_nothing_is_granted_while_a_fence_is_committed(database: Database, grant
             granted.result(0.3)
         fencing.commit()
         assert granted.result(10) == 0
+
+
+def test_two_connections_of_a_worker_may_register_it_at_the_same_moment(database: Database) -> None:
+    """Whichever unique index of the two they meet in."""
+    url, together = database.urls["gateway"], threading.Barrier(2)
+
+    def enter(conn: psycopg.Connection[Any], epoch: UUID) -> None:
+        together.wait(20)
+        conn.execute(grant_store._REGISTER, (epoch, "here", "/", 1, epoch))
+
+    with (
+        psycopg.connect(url, autocommit=True) as first,
+        psycopg.connect(url, autocommit=True) as second,
+        ThreadPoolExecutor(2) as threads,
+    ):
+        for _ in range(500):
+            epoch = new_id()
+            for each in [threads.submit(enter, conn, epoch) for conn in (first, second)]:
+                each.result(20)
 
 
 def test_a_grant_does_not_wait_until_a_dead_workers_windows_are_closed(database: Database) -> None:

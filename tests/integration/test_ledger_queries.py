@@ -131,7 +131,7 @@ def test_what_no_model_answers_is_listed_and_in_no_number_of_calls(conn: Conn, f
         for status in ("ok", "ok", "refused"):
             add_call(conn, 400 + number, endpoint=endpoint, status=status, cost=Decimal(0), states=())
     if folded:
-        rollup_store.fold(conn)
+        rollup_store.roll_up(conn)
     since, until, now = START.replace(hour=0, minute=0), START + timedelta(days=2), START + timedelta(minutes=10)
     wanted = {"since": since, "until": until, "workload": None, "status": None, "deployment": None, "demo": None}
     (sums,) = rollup_store.calls_by(conn, [], wanted)
@@ -142,23 +142,23 @@ def test_what_no_model_answers_is_listed_and_in_no_number_of_calls(conn: Conn, f
         queries.cost_summary(conn)["calls"] == 3 and queries.cost_summary(conn, CallFilter(since=since))["calls"] == 3
     )
     assert sum(day["calls"] for day in queries.daily_cost(conn)) == 3
-    assert sum(row["calls"] for row in daily_attribution_store.people(conn, since, until, None, 9)) == 3
+    assert sum(row["calls"] for row in daily_attribution_store.cost_by_person(conn, since, until, None, 9)) == 3
     assert [row["calls"] for row in queries.latency(conn)] == [2]
     (day,) = daily_store.workload_days(conn, since, "assistant")
     assert (day["calls"], day["availability"]) == (3, pytest.approx(2 / 3))
     assert [row["calls"] for row in daily_store.workload_hours(conn, since, until, ["assistant"])] == [3]
-    assert sum(row["calls"] for row in spend_watch_store.minutes(conn, since, until)) == 4
-    assert sum(row["calls"] for row in spend_watch_store.hours(conn, since, until)) == 3
+    assert sum(row["calls"] for row in spend_watch_store.calls_by_minute(conn, since, until)) == 4
+    assert sum(row["calls"] for row in spend_watch_store.workload_sums_by_hour(conn, since, until)) == 3
     told = traffic.traffic(conn, now, 15)
     assert (told["calls"], told["refused"], told["failed"], told["error_share"]) == (4, 1, 1, 0.3333)
-    assert traffic_store.newest_calls(conn, since, until) == [{"workload": "assistant", "calls": 3}]
+    assert traffic_store.count_newest_calls(conn, since, until) == [{"workload": "assistant", "calls": 3}]
     for _ in range(5):
         for number in range(20, 23):
             add_call(conn, number, endpoint="chat" if number < 22 else "messages.count_tokens", cost=Decimal(0))
-    (outputs,) = opportunity_store.outputs(conn, since, ["assistant"])
+    (outputs,) = opportunity_store.answer_lengths(conn, since, ["assistant"])
     assert outputs["answers"] == 12
     assert daily_store.deployment_times(conn, since, until) == [], "twelve answers are too few"
-    (looked,) = prompt_store.beyond(conn, since, until, None, {(1, "own"): 100}, (1.0, 1.0))
+    (looked,) = prompt_store.count_beyond_context(conn, since, until, None, {(1, "own"): 100}, (1.0, 1.0))
     assert looked["looked"] == 12
     assert len(queries.list_calls(conn)["calls"]) == 31
 

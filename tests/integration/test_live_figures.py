@@ -66,7 +66,7 @@ def test_what_was_folded_counts_as_well_and_what_is_long_ago_does_not(conn: Conn
     attempt(shipper, "here", "failed")
     for outcome, sites in (("", {"here"}), ("ok", set()), ("failed", {"here"})):  # all within a step or two
         attempt(shipper, "here", outcome)
-        rollup_store.fold(shipper)
+        rollup_store.roll_up(shipper)
         assert failing(conn) == sites
     time.sleep(0.05)
     assert traffic.failing_sites(conn, datetime.now(UTC)) == frozenset()
@@ -97,7 +97,7 @@ def test_of_many_calls_those_of_six_whole_steps_are_told(
 ) -> None:
     """Up to the newest step that is over for a second; folded or not."""
     monkeypatch.setattr(traffic, "EXACT_BELOW", 2)
-    monkeypatch.setattr(traffic_store, "newest_calls", None)
+    monkeypatch.setattr(traffic_store, "count_newest_calls", None)
     began = datetime(2026, 11, 25, 12, 0, tzinfo=UTC) - timedelta(seconds=0 if second >= 1 else 10)
     for ago in (-0.1, 0.1, 10, 20, 59.9, 60, 60.1, 70):
         call(shipper, "assistant", began - timedelta(seconds=ago))
@@ -106,7 +106,7 @@ def test_of_many_calls_those_of_six_whole_steps_are_told(
     now = datetime(2026, 11, 25, 12, 0, tzinfo=UTC) + timedelta(seconds=second)
     for _ in range(2):
         assert traffic.calls_per_minute(conn, now) == {"assistant": 5.0}
-        rollup_store.fold(shipper)
+        rollup_store.roll_up(shipper)
 
 
 def test_the_site_that_answers_is_that_of_the_newest_answer(conn: Conn, shipper: Conn) -> None:

@@ -110,7 +110,7 @@ async def test_a_batch_is_called_line_by_line_at_the_batch_price(setup: Setup, m
     assert setup.stack.reported_labels() == [("refunds", "PAY-17")]
     await _types(setup, batch.id)
     with psycopg.connect(setup.stack.database.urls["control"]) as connection:
-        (shown,) = batch_queries.batches(connection, "assistant", 10)
+        (shown,) = batch_queries.list_batches(connection, "assistant", 10)
     assert (shown["id"], shown["completed"], shown["endpoint"]) == (batch.id, 6, "/v1/messages")
 
 
@@ -148,6 +148,8 @@ async def test_a_call_that_may_not_be_made_fails_alone_and_the_others_are_made(s
     told = {name: result.error.error for name, result in found.items() if result.type == "errored"}
     types = {name: error.type for name, error in told.items()}
     assert types.pop("no_model") == "not_found_error" and set(types.values()) == {"invalid_request_error"}
+    unmade = {found[name].error.request_id for name in ("no_model", "no_cap")}
+    assert len(unmade) == 2 and None not in unmade
     assert told["no_model"].model_extra["code"] == "model_not_allowed" or "gpt-none" in told["no_model"].message
     assert "max_tokens" in told["no_cap"].message
     assert any("told to fail" in error.message for error in told.values())

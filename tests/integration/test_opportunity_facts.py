@@ -56,15 +56,15 @@ def test_spent_is_summed_with_what_failed_and_what_was_bound_apart(conn: Conn, f
     attempt(conn, "ok", {"input": [1, 1]}, late=-90)
     attempt(conn, "ok", {"input": [50, 7]}, purpose="guardrail")
     if folded:
-        rollup_store.fold(conn)
-    assert opportunity_store.spend(conn, SINCE, "other") == []
-    row, judged = opportunity_store.spend(conn, SINCE, "assistant")
+        rollup_store.roll_up(conn)
+    assert opportunity_store.spend_by_deployment(conn, SINCE, "other") == []
+    row, judged = opportunity_store.spend_by_deployment(conn, SINCE, "assistant")
     assert (judged["purpose"], judged["calls"], judged["input"]) == ("guardrail", 1, 50) and row["purpose"] == ""
     assert (row["workload"], row["deployment"], row["model"]) == ("assistant", "own", "acme/own")
     assert (row["calls"], row["unanswered"], row["failed_attempts"]) == (5, 3, 1), "what nobody billed sent nothing"
     assert (row["batch_calls"], row["batch_usd"] * 10**12) == (1, 50)
     assert (row["input"], row["cache_read"], row["output"]) == (1000, 300, 100)
-    timed, _ = opportunity_store.spend(conn, SINCE, "assistant", hours=True)
+    timed, _ = opportunity_store.spend_by_deployment(conn, SINCE, "assistant", hours=True)
     assert timed == {**row, "hours": {START.hour: (5, 1000, 300, 100)}}
     pico = [row[name] * 10**12 for name in ("cost_usd", "failed_usd", "bound_usd")]
     assert pico == [2486, 400, 50], "what failed by itself is told, and no other lever counts it"
@@ -86,10 +86,10 @@ def test_outputs_are_those_of_answers_that_a_model_gave(conn: Conn) -> None:
         call = add_call(conn, 9, **more)
         conn.execute("UPDATE call SET completion_tokens = 999 WHERE id = %s", (call,))
     conn.execute("""UPDATE call SET detail = detail || '{"of": "x"}' WHERE id = %s""", (call,))  # a guardrail's judge
-    (row,) = opportunity_store.outputs(conn, SINCE, ["assistant", "nobody"])
+    (row,) = opportunity_store.answer_lengths(conn, SINCE, ["assistant", "nobody"])
     assert (row["workload"], row["answers"], row["longest"], row["common"]) == ("assistant", 3, 40, 40)
     assert row["set_aside_usd"] == Decimal("2.25")
-    assert opportunity_store.outputs(conn, START + timedelta(hours=1), ["assistant"]) == []
+    assert opportunity_store.answer_lengths(conn, START + timedelta(hours=1), ["assistant"]) == []
 
 
 def add_call_with_sources(conn: Conn, number: int, sources: list[list[Any]], **more: Any) -> UUID:
@@ -112,7 +112,7 @@ def test_grounded_calls_come_with_their_newest_outcome(conn: Conn) -> None:
             (new_id(), first, accepted),
         )
     conn.execute("UPDATE call SET team = 'care' WHERE id = %s", (first,))
-    rows = opportunity_store.grounded(conn, SINCE, ["assistant"])
+    rows = opportunity_store.grounded_calls(conn, SINCE, ["assistant"])
     assert {row["looked"] for row in rows} == {3}, "one was given none; what a cache answered is not looked at"
     found = sorted((len(row["sources"]), row["accepted"], row["team"], row["cost_usd"]) for row in rows)
     assert found == [(1, None, "", Decimal(3)), (2, True, "care", Decimal(3))]
@@ -130,13 +130,13 @@ def test_retries_are_told_with_what_they_rescued(conn: Conn) -> None:
     tried(conn, "failed", "failed", "failed")
     tried(conn, "ok")
     tried(conn, "failed", "failed", purpose="guardrail")
-    (row,) = opportunity_store.retried(conn, SINCE)
+    (row,) = opportunity_store.retried_calls(conn, SINCE)
     assert (row["workload"], row["calls"], row["rescued"], row["lost_usd"] * 10**12) == ("assistant", 2, 1, 20)
-    (lost,) = opportunity_store.lost(conn, SINCE)
+    (lost,) = opportunity_store.failed_retries(conn, SINCE)
     assert (lost["workload"], lost["deployment"], lost["attempts"]) == ("assistant", "own", 2)
     assert lost["cost_usd"] == row["lost_usd"]
-    assert opportunity_store.retried(conn, START + timedelta(hours=1)) == []
-    assert opportunity_store.lost(conn, START + timedelta(hours=1)) == []
+    assert opportunity_store.retried_calls(conn, START + timedelta(hours=1)) == []
+    assert opportunity_store.failed_retries(conn, START + timedelta(hours=1)) == []
 
 
 def test_what_was_cut_off_raced_or_escalated_is_no_useless_retry(conn: Conn) -> None:
@@ -149,14 +149,14 @@ def test_what_was_cut_off_raced_or_escalated_is_no_useless_retry(conn: Conn) -> 
         tried(conn, *race, cost=100)
     tried(conn, "ok cascade", "failed", cost=1000)
     tried(conn, "ok cascade", "ok", cost=1000)
-    assert opportunity_store.retried(conn, SINCE) == [] == opportunity_store.lost(conn, SINCE)
+    assert opportunity_store.retried_calls(conn, SINCE) == [] == opportunity_store.failed_retries(conn, SINCE)
     tried(conn, "failed", "cancelled", "ok hedge")
     tried(conn, "ok cascade", "failed", "failed", cost=7)
-    (again,) = opportunity_store.retried(conn, SINCE)
+    (again,) = opportunity_store.retried_calls(conn, SINCE)
     assert (again["calls"], again["rescued"], again["lost_usd"] * 10**12) == (2, 1, 7), (
         "the further try that a race answered was answered; who is asked after a try is tried again, too"
     )
-    (lost,) = opportunity_store.lost(conn, SINCE)
+    (lost,) = opportunity_store.failed_retries(conn, SINCE)
     assert (lost["attempts"], lost["cost_usd"]) == (1, again["lost_usd"])
 
 
@@ -173,13 +173,13 @@ def test_kept_content_is_counted_with_who_read_it(conn: Conn) -> None:
              (%s, %s, 'content.replayed', 'system', 'workload/other', '')""",
         (new_id(), START, new_id(), START),
     )
-    rows = {row["workload"]: row for row in opportunity_store.content(conn, SINCE)}
+    rows = {row["workload"]: row for row in opportunity_store.stored_content_use(conn, SINCE)}
     assert (rows["assistant"]["calls"], rows["assistant"]["reads"], rows["other"]["reads"]) == (2, 0, 2)
     assert float(rows["assistant"]["gigabytes"]) == 3e-9
-    assert {row["reads"] for row in opportunity_store.content(conn, START + timedelta(days=1))} == {0}
+    assert {row["reads"] for row in opportunity_store.stored_content_use(conn, START + timedelta(days=1))} == {0}
     for fold in (False, True):
         if fold:
-            rollup_store.fold(conn)
+            rollup_store.roll_up(conn)
         kept = conn.execute(
             "SELECT workload, count(*), sum(octet_length(sealed)) FROM content GROUP BY 1 ORDER BY 1"
         ).fetchall()
@@ -195,13 +195,13 @@ def test_active_hours_are_counted_where_they_are_few(conn: Conn) -> None:
     add_call(conn, 5, status="failed")
     for number in range(6):
         add_call(conn, number * 3600, workload="other")
-    rollup_store.fold(conn)
-    rows = opportunity_store.active(conn, SINCE, 4)
+    rollup_store.roll_up(conn)
+    rows = opportunity_store.active_hours(conn, SINCE, 4)
     (row,) = [each for each in rows if each["workload"] == "assistant"]
     assert (row["hours"], row["calls"], row["cost_usd"]) == (3, 4, Decimal(8))
     assert (row["busiest"], row["busiest_calls"]) == (1, 4)
     assert {each["workload"] for each in rows} == {"assistant"}
-    assert opportunity_store.active(conn, START + timedelta(days=9), 4) == []
+    assert opportunity_store.active_hours(conn, START + timedelta(days=9), 4) == []
 
 
 def called(conn: Conn, days: int, workload: str = "assistant", feature: str = "", cache: str = "none") -> None:
@@ -218,7 +218,7 @@ def test_a_workload_is_seen_since_its_first_call_of_those_days(conn: Conn) -> No
         called(conn, days, workload)
     since = START - timedelta(days=30)
     first = {"old": (START - timedelta(days=2)).date(), "new": (START - timedelta(days=3)).date()}
-    assert opportunity_store.first_days(conn, since) == first
+    assert opportunity_store.first_call_days(conn, since) == first
     noon = datetime.combine(START.date(), time(12), UTC)
     assert levers._days_observed(conn, since, noon) == {"old": 2.5, "new": 3.5}
 

@@ -126,7 +126,7 @@ def test_a_rule_that_is_new_begins_with_yesterday_and_one_that_is_enforced_is_to
     with services.transaction() as conn:
         blueprint = current_blueprint(conn)
         calls = exception_store.recorded_calls(conn, NOON - timedelta(days=2), NOON, 100)
-        trials = {each.policy: each for each in shadow.try_policies(blueprint, blueprint.policies, calls, {})}
+        trials = {each.policy: each for each in shadow.try_policies(blueprint, blueprint.policies, calls, {}, {})}
     for name, trial in trials.items():
         assert sum(refused for _, _, refused in days(services, name)) == trial.refused, "as a trial says"
     with services.transaction() as conn:
@@ -135,3 +135,28 @@ def test_a_rule_that_is_new_begins_with_yesterday_and_one_that_is_enforced_is_to
     policy_shadow.try_shadow_rules(services)
     assert findings(services) == [], "no-chat refuses by itself now, and the other one begins anew and refuses nothing"
     assert days(services, "office-hours") == [("2026-11-25", 5, 0), ("2026-11-24", 5, 0)]
+
+
+def test_a_rule_that_names_a_key_counts_the_calls_of_its_successor(services: Services, database: Database) -> None:
+    first, second, stranger = new_id(), new_id(), new_id()
+    named = RULES.replace("principal, action", f'principal == Application::"{first}", action').replace("MODE", "shadow")
+    with services.transaction() as conn:
+        services.releases.apply(conn, OPERATOR, {"acme.yaml": WORKSPACE + named}, "a key is named")
+    with connect(database.urls["owner"]) as conn:
+        for key, family in ((first, None), (second, first), (stranger, None)):
+            conn.execute(
+                """INSERT INTO api_key (id, hash, prefix, workload, created_by, family)
+                   VALUES (%s, %s, 'gp_', 'assistant', 'operator', %s)""",
+                (key, key.bytes, family),
+            )
+    record(database, NOON, 6)
+    with connect(database.urls["owner"]) as conn:
+        for number, key in enumerate((first, second, second, stranger, stranger, stranger)):
+            conn.execute(
+                "UPDATE call SET key_id = %s WHERE id = (SELECT id FROM call ORDER BY at LIMIT 1 OFFSET %s)",
+                (key, number),
+            )
+        lines = {str(key): (str(first),) for key in (first, second)}
+        assert exception_store.lines_by_key(conn, [str(first), "unknown"]) == lines
+    policy_shadow.try_shadow_rules(services)
+    assert days(services, "no-chat")[0] == ("2026-11-25", 6, 3)

@@ -111,7 +111,7 @@ def test_sums_say_what_every_call_says(conn: Conn, seed: int) -> None:
             )
         )
         if chance.random() < 0.1:
-            rollup_store.fold(conn)
+            rollup_store.roll_up(conn)
     for index, call in enumerate(chance.sample(calls, 40)):
         report(conn, call, chance.choice([True, False, None]))
         if index % 3 == 0:
@@ -140,7 +140,7 @@ def test_behind_many_others_the_first_of_that_day_is_the_example(conn: Conn, mon
     add(conn, NOW - timedelta(minutes=20))
     assert [workload_proofs(conn)[name] for name in ("grounded_call", "fallback_call")] == [first, first]
     hours = [(NOW - timedelta(minutes=ago)).hour for ago in (90, 60)]
-    rollup_store.fold(conn)
+    rollup_store.roll_up(conn)
     assert workload_proofs(conn)["fallback_call"] == (first if hours[0] == hours[1] else later), (
         "the first of its newest hour"
     )
@@ -154,7 +154,7 @@ def test_a_call_counts_once_by_its_newest_outcome(conn: Conn) -> None:
     report(conn, other, True, 7)
     for fold in (False, True):
         if fold:
-            rollup_store.fold(conn)
+            rollup_store.roll_up(conn)
         rows = cost_store.outcomes(conn, today, today + timedelta(days=1))
         assert [(r["workload"], r["reported"], r["accepted"], r["value_usd"]) for r in rows] == [
             ("support", 2, 1, Decimal(7))
@@ -172,7 +172,7 @@ def test_of_several_outcomes_each_field_counts_as_its_newest(conn: Conn) -> None
     report(conn, other, None, 5)  # a value that comes later
     for fold in (False, True):
         if fold:
-            rollup_store.fold(conn)
+            rollup_store.roll_up(conn)
         (row,) = cost_store.outcomes(conn, today, today + timedelta(days=1))
         assert (row["reported"], row["accepted"], row["value_usd"]) == (2, 2, Decimal(9))
     for accepted, value, worth in ((False, None, 5), (False, 3, 5), (True, None, 8), (False, None, 5), (True, 1, 6)):
@@ -200,7 +200,7 @@ def test_thumbs_of_readers_are_outcomes_of_their_calls(conn: Conn) -> None:
 def test_hours_of_whole_days_are_told_apart(conn: Conn) -> None:
     for hour in (3, 3, 17):
         add(conn, SINCE + timedelta(days=2, hours=hour))
-    rollup_store.fold(conn)
+    rollup_store.roll_up(conn)
     wanted = {
         "since": SINCE, "until": NOW, "workload": None, "status": None, "deployment": None, "demo": None,
     }  # fmt: skip

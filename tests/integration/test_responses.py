@@ -513,6 +513,41 @@ async def test_a_stored_response_is_continued_by_its_own_key_only(setup: Setup, 
             await client.responses.retrieve(first.id)
 
 
+async def test_a_stored_response_is_found_and_continued_for_the_person_it_was_made_for_only(setup: Setup) -> None:
+    people = ("ana@acme.example", "ben@acme.example", "")
+    for email in people[:2]:
+        setup.stack.person(email)
+    url, key, made = f"http://127.0.0.1:{setup.stack.port}/v1", setup.stack.key("keeper", acts=True), {}
+
+    def client(person: str) -> AsyncOpenAI:
+        headers = {"groundplan-on-behalf-of": person} if person else None
+        http = RetryingOpenAIHttpClient()
+        return AsyncOpenAI(base_url=url, api_key=key, max_retries=0, default_headers=headers, http_client=http)
+
+    for person in people:
+        async with client(person) as asks:
+            made[person] = (await asks.responses.create(model="scripted/chat", input=f"I am {person}.")).id
+    for person, own in made.items():
+        async with client(person) as asks:
+            for other in made.values():
+                if other == own:
+                    continue
+                for refused in (
+                    asks.responses.retrieve(other),
+                    asks.responses.input_items.list(other),
+                    asks.responses.cancel(other),
+                    asks.responses.delete(other),
+                    asks.responses.create(model="auto", input="x", previous_response_id=other),
+                ):
+                    with pytest.raises(NotFoundError) as caught:
+                        await refused
+                    assert caught.value.code == "response_not_found"
+            assert (await asks.responses.retrieve(own)).id == own
+            again = await asks.responses.create(model="auto", input="x", previous_response_id=own)
+            assert again.previous_response_id == own
+            await asks.responses.delete(own)
+
+
 async def test_an_item_that_was_sent_twice_is_listed_once(setup: Setup) -> None:
     """Official clients page by the id of the last item: behind the first of two, the same page would come for ever."""
     key = setup.stack.key("keeper")

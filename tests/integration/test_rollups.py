@@ -204,7 +204,7 @@ def check_months(conn: Conn) -> None:
                     sums[workload] = sums.get(workload, Decimal(0)) + cost
                 assert sums == {workload: cost for workload, cost, _ in expected}
             check_places(conn, begin, end)
-            calls = sum(int(row["calls"]) for row in daily_attribution_store.people(conn, begin, end, None, 10))
+            calls = sum(int(row["calls"]) for row in daily_attribution_store.cost_by_person(conn, begin, end, None, 10))
             assert calls == sum(count for _, _, count in expected)
 
 
@@ -216,16 +216,16 @@ def check_places(conn: Conn, begin: datetime, end: datetime) -> None:
               sum(prompt_tokens + completion_tokens), count(*) {where} GROUP BY 1, 2""".encode(),
         (begin, end),
     ).fetchall()
-    _, _, found = daily_attribution_store.people_placed(conn, begin, end, ["deployment/own"])
+    _, _, found = daily_attribution_store.people_at_places(conn, begin, end, ["deployment/own"])
     sums: dict[tuple[str, str], tuple[int, int]] = {}
     for workload, key, count, calls in zip(*found, strict=True):
         before = sums.get((workload, key), (0, 0))
         sums[workload, key] = before[0] + count, before[1] + calls
     assert sorted((*key, *sum_) for key, sum_ in sums.items()) == sorted(people)
     tokens = conn.execute(f"SELECT sum(prompt_tokens + completion_tokens) {where}".encode(), (begin, end)).fetchone()
-    given = daily_attribution_store.sources_placed(conn, begin, end, ["site/rack"])
+    given = daily_attribution_store.sources_at_places(conn, begin, end, ["site/rack"])
     assert tokens is not None and sum(row[4] for row in given) == (tokens[0] or 0)
-    assert daily_attribution_store.people_placed(conn, begin, end, ["deployment/other", "site/none"])[0] == []
+    assert daily_attribution_store.people_at_places(conn, begin, end, ["deployment/other", "site/none"])[0] == []
 
 
 def check_parts(conn: Conn, found: list[dict[str, Any]]) -> None:
@@ -270,7 +270,7 @@ def check_keys_and_hours(conn: Conn) -> None:
         ends,
     ).fetchall()
     with conn.transaction():
-        told = list(spend_watch_store.hours(conn, *ends))
+        told = list(spend_watch_store.workload_sums_by_hour(conn, *ends))
     assert [row["workload"] for row in told] == sorted(row["workload"] for row in told)
     assert {tuple(row.values())[:6] for row in told} == set(hours)
     assert all(row["by_model"] == {"acme/m": row["calls"]} for row in told)
@@ -324,7 +324,7 @@ def test_sums_are_those_of_the_facts(conn: Conn, made: list[Any], times: list[tu
     for batch, how, folds in made:
         write(conn, batch, how)
         if folds:
-            rollup_store.fold(conn)
+            rollup_store.roll_up(conn)
     ranges = [(START + timedelta(minutes=a), START + timedelta(minutes=b)) for a, b in times if a <= b]
     for since, until in [(None, None), *ranges, *((a, None) for a, _ in ranges), *((None, b) for _, b in ranges)]:
         expected = [tuple(value or 0 for value in row) for row in raw(conn, since, until)]
@@ -346,11 +346,14 @@ def test_sums_are_those_of_the_facts(conn: Conn, made: list[Any], times: list[tu
     of_calls = conn.execute("SELECT coalesce(sum(cost_usd), 0) FROM call WHERE status <> 'refused'").fetchone()
     ever = START - timedelta(days=2), START + timedelta(days=4)
     assert of_calls is not None
-    found = [daily_attribution_store.people(conn, *ever, None, 10), daily_attribution_store.sources(conn, *ever, None)]
+    found = [
+        daily_attribution_store.cost_by_person(conn, *ever, None, 10),
+        daily_attribution_store.cost_by_source(conn, *ever, None),
+    ]
     assert [_usd(each) for each in found] == [of_calls[0]] * 2
     halves = [
-        _usd(daily_attribution_store.people(conn, *ever, name, 10))
-        + _usd(daily_attribution_store.sources(conn, *ever, name))
+        _usd(daily_attribution_store.cost_by_person(conn, *ever, name, 10))
+        + _usd(daily_attribution_store.cost_by_source(conn, *ever, name))
         for name in ("support", "finance")
     ]
     assert sum(halves) == 2 * of_calls[0]
@@ -381,18 +384,18 @@ def test_a_fold_that_is_killed_changes_nothing(conn: Conn) -> None:
     write(conn, [Fact(0, "support", "ok", 7, 0, 2, False)], "commit")
     before = summed(conn, None, None)
     with conn.transaction(force_rollback=True):
-        assert rollup_store.fold(conn) > 0
+        assert rollup_store.roll_up(conn) > 0
     assert summed(conn, None, None) == before
-    assert rollup_store.fold(conn) > 0
+    assert rollup_store.roll_up(conn) > 0
     assert summed(conn, None, None) == before
-    assert rollup_store.fold(conn) == 0
+    assert rollup_store.roll_up(conn) == 0
 
 
 def test_two_that_fold_at_once_do_it_once(conn: Conn, database: Database) -> None:
     write(conn, [Fact(0, "support", "ok", 7, 0, 0, False)], "commit")
     with connect(database.urls["control"]) as other, other.transaction():
-        assert rollup_store.fold(other) > 0
-        assert rollup_store.fold(conn) == 0
+        assert rollup_store.roll_up(other) > 0
+        assert rollup_store.roll_up(conn) == 0
     assert summed(conn, None, None) == raw(conn, None, None)
 
 
@@ -402,9 +405,9 @@ def test_what_is_filled_is_summarized_unless_a_vacuum_has_it(conn: Conn, databas
     with connect(database.urls["control"], autocommit=True) as control:
         with conn.transaction():
             conn.execute("LOCK TABLE call IN SHARE UPDATE EXCLUSIVE MODE")
-            assert rollup_store.summarize(control) == 0
-        rollup_store.summarize(control)
-        assert rollup_store.summarize(control) == 0
+            assert rollup_store.summarize_indexes(control) == 0
+        rollup_store.summarize_indexes(control)
+        assert rollup_store.summarize_indexes(control) == 0
     row = conn.execute("SELECT brin_summarize_new_values('call_shipped')").fetchone()
     pages = conn.execute("SELECT pg_relation_size('call') / 8192").fetchone()
     assert row == (0,) and pages is not None and pages[0] >= 32, "there are ranges of 16 pages"

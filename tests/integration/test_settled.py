@@ -129,7 +129,7 @@ def test_lines_of_a_batch_go_once_their_calls_have_left_and_its_cost_stays(world
     def lines() -> list[tuple[Any, ...]]:
         forget_settled(world.services)
         assert world.do("SELECT epoch FROM gateway") == world.do("SELECT DISTINCT batch_id FROM batch_line")
-        (shown,) = batch_queries.batches(world.conn, None, 9)
+        (shown,) = batch_queries.list_batches(world.conn, None, 9)
         assert (shown["cost_usd"], shown["completed"], shown["failed"]) == ("1.500000000000", 2, 0)
         return world.do("SELECT number FROM batch_line ORDER BY 1")
 
@@ -189,7 +189,7 @@ def sums(world: World) -> list[Any]:
     """All that any report adds up of budgets."""
     return [
         charges_by_period(world.conn),
-        batch_queries.batches(world.conn, None, 9),
+        batch_queries.list_batches(world.conn, None, 9),
         world.do("SELECT budget, period, limit_usd, granted_usd FROM budget_period ORDER BY 1, 2"),
         world.do("SELECT id, workload, budget_usd FROM api_key ORDER BY 1"),
     ]
@@ -288,9 +288,9 @@ def test_files_that_are_deleted_leave_no_row_but_for_those_of_batches(world: Wor
              status, expires_at) VALUES (%s, 'w', %s, '', '/v1', %s, %s, '24h', 'completed', now())""",
         new_id(), new_id(), files["read"], files["made"],
     )  # fmt: skip
-    shown = batch_queries.files(world.conn, None)
+    shown = batch_queries.file_totals(world.conn, None)
     assert forget_settled(world.services) == 2
-    assert batch_queries.files(world.conn, None) == shown
+    assert batch_queries.file_totals(world.conn, None) == shown
     left = {id for (id,) in world.do("SELECT id FROM api_file")}
     assert left == {files[name] for name in ("read", "made", "new", "kept")}
 

@@ -462,7 +462,7 @@ async def test_a_journal_shipped_again_after_its_day_was_archived_adds_nothing(
 
     def sums() -> list[tuple[Any, ...]]:
         with psycopg.connect(installation.database.urls["control"]) as conn:
-            rollup_store.fold(conn)
+            rollup_store.roll_up(conn)
         return installation.rows(
             """SELECT (SELECT (sum(calls), sum(cost_usd))::text FROM call_day), (SELECT sum(cost_usd) FROM part_day),
                  (SELECT sum(cost_usd) FROM charge_total), (SELECT count(*) FROM call), (SELECT count(*) FROM charge)"""
@@ -657,7 +657,7 @@ async def test_late_records_of_a_written_off_call_are_recorded_once_everywhere(
 
     def sums() -> dict[str, Decimal]:
         with psycopg.connect(installation.database.urls["control"]) as conn:
-            rollup_store.fold(conn)
+            rollup_store.roll_up(conn)
         tables = ("call_day", "part_day", "charge_total", "person_day", "document_day")
         return {table: installation.rows(f"SELECT sum(cost_usd) FROM {table}")[0][0] for table in tables}
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
+import hashlib
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
-from uuid import UUID
 
 import psycopg
 import pytest
@@ -20,11 +21,11 @@ from groundplan.core.audit.keys import create_keys
 from groundplan.core.errors import Invalid
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
-from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces.chat import sealed_store
 from groundplan.gateway.surfaces.chat.sealed_store import SealedCompletions, StoredCompletion
 from groundplan.ledger import completion_store
 from groundplan.ledger.completion_store import Row
+from groundplan.ledger.stored_owner import Owner
 from groundplan.testing.database import Database
 from groundplan.testing.scripted import ScriptedModel
 
@@ -37,11 +38,13 @@ class Setup:
     stack: Stack
     model: ScriptedModel
 
-    def client(self, key: str) -> AsyncOpenAI:
+    def client(self, key: str, person: str = "") -> AsyncOpenAI:
+        """A client with this key, which acts for the person with this address."""
         return AsyncOpenAI(
             base_url=f"http://127.0.0.1:{self.stack.port}/v1",
             api_key=key,
             max_retries=0,
+            default_headers={"groundplan-on-behalf-of": person} if person else None,
             http_client=RetryingOpenAIHttpClient(),
         )
 
@@ -130,6 +133,50 @@ async def test_a_completion_is_found_listed_changed_and_deleted_by_its_own_key_o
         assert (odd.status, odd.code) == (400, "value_unsupported"), "it is no fault of the database's"
 
 
+async def test_a_key_that_acts_for_several_people_finds_each_ones_completions_for_that_person_only(
+    setup: Setup,
+) -> None:
+    ana, ben = "ana@acme.example", "ben@acme.example"
+    for email in (ana, ben):
+        setup.stack.person(email)
+    key = setup.stack.key("keeper", acts=True)
+    made = {}
+    for person in (ana, ben, ""):
+        async with setup.client(key, person) as client:
+            made[person], _ = await create_completion(client, "a", stream=False)
+    for person, own in made.items():
+        async with setup.client(key, person) as client:
+            mine = client.chat.completions
+            assert [each.id async for each in mine.list()] == [own]
+            for other in made.values():
+                if other == own:
+                    continue
+                for refused in (
+                    mine.retrieve(other), mine.update(other, metadata={}), mine.messages.list(other),
+                    mine.delete(other), mine.list(after=other),
+                ):  # fmt: skip
+                    with pytest.raises(NotFoundError):
+                        await refused
+            assert (await mine.update(own, metadata={"topic": "b"})).metadata == {"topic": "b"}
+    for person, own in made.items():
+        async with setup.client(key, person) as client:
+            assert (await client.chat.completions.delete(own)).deleted is True
+
+
+async def test_what_was_stored_is_found_by_the_successor_of_its_key(setup: Setup) -> None:
+    first, second = setup.stack.key("keeper"), setup.stack.key("keeper")
+    async with setup.client(first) as client:
+        id, _ = await create_completion(client, "a", stream=False)
+    digests = [hashlib.sha256(key.encode()).digest() for key in (first, second)]
+    family = setup.stack.sql("SELECT id FROM api_key WHERE hash = %s", digests[0])[0][0]
+    setup.stack.policy("key", str(family), "UPDATE api_key SET family = %s WHERE hash = ANY(%s)", family, digests)
+    async with setup.client(second) as client:
+        async with asyncio.timeout(30):
+            while not (await client.chat.completions.list()).data:  # noqa: ASYNC110 -- until its worker knows of it
+                await asyncio.sleep(0.05)
+        assert (await client.chat.completions.retrieve(id)).id == id
+
+
 async def test_nothing_is_stored_unless_content_is_kept_in_full(setup: Setup) -> None:
     for name, more in (("plain", {"store": True}), ("redacts", {"store": True}), ("keeper", {})):
         body = {"model": "auto", "messages": ASKED, **more}
@@ -152,8 +199,8 @@ async def test_a_list_returns_a_few_megabytes_per_page_and_continues_after_them(
     home = Home(tmp_path)
     home.create()
     create_keys(home)
-    key, until = KeyEntry(str(new_id()), "keeper", "", False, False, None), datetime.now(UTC) + timedelta(days=1)
-    shelf, person = SealedCompletions(home, database.urls["gateway"]), UUID(key.id)
+    person, until = new_id(), datetime.now(UTC) + timedelta(days=1)
+    shelf, owner = SealedCompletions(home, database.urls["gateway"]), Owner(person, "keeper", str(person))
     for number in range(7):
         kept = StoredCompletion({"id": f"c-{number}", "said": "x" * 3000}, [], {"odd": str(number % 2)})
         row = Row(new_id(), f"c-{number}", "keeper", person, "one", "m", until, "")  # about 4100 characters, sealed
@@ -172,7 +219,7 @@ async def test_a_list_returns_a_few_megabytes_per_page_and_continues_after_them(
     async def listed(**wanted: Any) -> list[list[str]]:
         pages, after, more = list[list[str]](), None, True
         while more:
-            found = await shelf.list_page(key, 5, after=after, **wanted)
+            found = await shelf.list_page(owner, 5, after=after, **wanted)
             assert found is not None
             pages.append([kept.completion["id"] for kept in found[0]])
             after, more = pages[-1][-1], found[1]
@@ -187,5 +234,5 @@ async def test_a_list_returns_a_few_megabytes_per_page_and_continues_after_them(
     assert await listed() == [[id] for id in ids], "one is told however large it is"
     monkeypatch.setattr(sealed_store, "MAX_SEARCHED", 4)
     with pytest.raises(Invalid, match="none of 4"):
-        await shelf.list_page(key, 5, metadata={"odd": "2"})
+        await shelf.list_page(owner, 5, metadata={"odd": "2"})
     await shelf.close()

@@ -183,7 +183,7 @@ async def test_images_cost_what_their_class_costs(setup: Setup) -> None:
 
 async def test_what_media_are_likely_to_cost_is_told_beforehand(setup: Setup) -> None:
     asked: dict[str, dict[str, Any]] = {
-        "images/generations": {"model": "painter", "prompt": "a house", "n": 3, "size": "1024x1024"},
+        "images/generations": {"model": "painter", "prompt": "a house", "n": 3, "size": "512x512"},
         "audio/speech": {"model": "voice", "input": "hello", "voice": "alloy"},
     }
     for path, body in asked.items():

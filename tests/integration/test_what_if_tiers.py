@@ -93,7 +93,7 @@ def test_each_call_costs_what_its_changed_prompt_would(conn: Conn, folded: bool)
     add_attempt(conn, "at-rack", judged, purpose="judge")
     add_attempt(conn, "at-rack", judged, workload="other")
     if folded:
-        rollup_store.fold(conn)
+        rollup_store.roll_up(conn)
     beside = price.cost(TIERED, judged)
     spent = sum(price.cost(RATES[name], usage) for name, usage in asks)
     before = 0
@@ -163,7 +163,7 @@ def test_another_model_costs_as_at_the_hours_of_the_calls(
             add_attempt(conn, "at-rack", usage, purpose="judge", hour=hour, day=day)
             there += price.cost(rates_at(other, hour * 3_600_000), usage) + price.cost(TIERED, usage)
     if folded:
-        rollup_store.fold(conn)
+        rollup_store.roll_up(conn)
     told = cost_what_if.scenario(conn, Days(FIRST, later), None, [], "at-cloud")
     assert int(Decimal(told["after_usd"]) * PICO) == there
     add_attempt(conn, "at-rack", half := Usage(input=1000, output=100), hour=16)

@@ -47,11 +47,36 @@ def test_what_is_no_json_is_told_as_no_body(body: bytes) -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "kind"), [("model_not_found", "not_found_error"), ("cap_range", "invalid_request_error")]
-)
-def test_a_message_that_names_an_unknown_model_fails_as_a_call_of_its_own_does(code: str, kind: str) -> None:
-    line = json.dumps(error_line(None, "c1", code, "there is no such model")).encode()
-    assert json.loads(result_line(line))["result"]["error"]["error"]["type"] == kind
+    ("code", "status", "kind"),
+    [
+        ("model_not_found", 404, "not_found_error"), ("cap_range", 400, "invalid_request_error"),
+        ("key_expired", 401, "authentication_error"), ("upstream_unpaid", 402, "billing_error"),
+        ("killed", 403, "permission_error"), ("file_too_large", 413, "request_too_large"),
+        ("batch_ended", 409, "invalid_request_error"), ("rate_limit_exceeded", 429, "rate_limit_error"),
+        ("internal_error", 500, "api_error"), ("deadline", 504, "timeout_error"), ("busy", 529, "overloaded_error"),
+        ("budget_exhausted", None, "rate_limit_error"), ("batch_line_interrupted", None, "api_error"),
+        ("batch_order_failed", None, "api_error"), ("batch_line_failed", None, "api_error"),
+        ("later", None, "invalid_request_error"),
+    ],
+)  # fmt: skip
+def test_a_message_without_an_answer_has_the_type_of_its_refusal_and_the_id_of_its_call(
+    code: str, status: int | None, kind: str
+) -> None:
+    call = new_id()
+    line = json.dumps(error_line(call, "c1", code, "it is refused", status)).encode()
+    error = json.loads(result_line(line))["result"]["error"]
+    assert (error["type"], error["error"]["type"], error["error"]["code"]) == ("error", kind, code)
+    assert error["request_id"] == str(call)
+
+
+@pytest.mark.parametrize("id", [None, 7, "", "batch_req_", "batch_req_" + "x" * 32])
+def test_a_line_with_another_id_names_no_call(id: Any) -> None:
+    line = json.dumps({**error_line(None, "c1", "killed", "it is stopped", 403), "id": id}).encode()
+    assert json.loads(result_line(line))["result"]["error"]["request_id"] is None
+
+
+def test_a_line_of_openais_has_no_status_of_its_error() -> None:
+    assert error_line(None, "c1", "killed", "it is stopped")["error"] == {"code": "killed", "message": "it is stopped"}
 
 
 def test_the_error_of_a_message_that_was_asked_for_names_its_call() -> None:

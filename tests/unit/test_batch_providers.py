@@ -24,7 +24,7 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.gateway.batches.batch_calls import BatchCalls
 from groundplan.gateway.batches.batch_check import CheckResult, OrderDraft
-from groundplan.gateway.batches.batch_store import Batch, BatchLine
+from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch, BatchLine
 from groundplan.gateway.batches.orders.order_recorder import OrderRecorder
 from groundplan.gateway.batches.orders.order_results import CallResult, OrderContext
 from groundplan.gateway.batches.orders.order_runner import OrderRunner
@@ -148,7 +148,7 @@ async def test_what_was_asked_over_is_there_for_calls(tmp_path: Path) -> None:
     async with call_rig(tmp_path, ["one"]) as rig:
         (place,) = rig.plan("assistant").deployments_by_name["auto"]
         provider, pool = OpenAIBatches(rig.gateway, place), rig.gateway.targets.of(place).pool
-        for asks in (provider.find_upload("x"), provider.retrieve("batch_none")):
+        for asks in (provider.find_uploads("x"), provider.retrieve("batch_none")):
             with suppress(ProviderRefused):
                 await asks
             kept = pool.take_idle()
@@ -339,23 +339,27 @@ async def test_a_key_is_sent_to_no_place_but_the_one_that_it_is_declared_for(
 
 
 @pytest.mark.parametrize("stored", [None, "file-1"])
-@pytest.mark.parametrize("away", [False, True])
+@pytest.mark.parametrize("listing", ["found", "away", "refused"])
 async def test_an_input_whose_upload_nobody_heard_the_end_of_is_deleted_at_its_provider(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: str | None, away: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stored: str | None, listing: str
 ) -> None:
-    """Its worker was killed, or got no answer, and its batch was cancelled before another one went on."""
+    """Its worker was killed, or got no answer, and its batch was cancelled before another one went on. That one may
+    have uploaded the input once more, since it did not find the first upload yet."""
     asked: list[str] = []
+    known = [] if stored is None else [stored]
 
-    async def find_upload(_: Any, filename: str) -> str | None:
+    async def find_uploads(_: Any, filename: str) -> list[str]:
         asked.append(filename)
-        if away:
+        if listing == "away":
             raise ProviderUnavailable("it is away", may_have_acted=False)
-        return "file-2"
+        if listing == "refused":
+            raise ProviderRefused("there is no such list", 405)
+        return [*known, "file-2", "file-3"]
 
     async def delete(_: Any, name: str) -> None:
         asked.append(name)
 
-    monkeypatch.setattr(OpenAIBatches, "find_upload", find_upload)
+    monkeypatch.setattr(OpenAIBatches, "find_uploads", find_uploads)
     monkeypatch.setattr(OpenAIBatches, "delete", delete)
     async with call_rig(tmp_path, ["one"]) as rig:
         (place,) = rig.plan("assistant").deployments_by_name["one"]
@@ -367,8 +371,30 @@ async def test_an_input_whose_upload_nobody_heard_the_end_of_is_deleted_at_its_p
         runner = OrderRunner(rig.gateway, BatchCalls(rig.gateway), shelf, "")
         await runner._delete_files(order, OpenAIBatches(rig.gateway, place), [])
         name = f"groundplan-{order.id}.jsonl"
-        assert asked == ([stored] if stored is not None else [name] if away else [name, "file-2"])
-        assert mark.exists() is (away and stored is None), "what is left there is tried again"
+        assert asked == [name, *known, *(("file-2", "file-3") if listing == "found" else ())]
+        assert mark.exists() is (listing == "away"), "what is left there is tried again"
+
+
+@pytest.mark.parametrize(("endpoint", "status"), [(MESSAGES_ENDPOINT, 403), (CHAT, None)])
+async def test_a_refused_line_of_a_message_batch_has_the_status_of_its_refusal(
+    tmp_path: Path, endpoint: str, status: int | None
+) -> None:
+    """The type of its error follows from it; OpenAI's files have no such field."""
+    async with call_rig(tmp_path, ["one"], more={"one": {"serves": ["batches"]}}) as rig:
+        (place,) = rig.plan("assistant").deployments_by_name["one"]
+        batch, shelf = batch_of(rig, endpoint), Blobs(Home(tmp_path))
+        data = f'{{"custom_id":"a","method":"POST","url":"{endpoint}","body":{json.dumps(ASK)}}}\n'.encode()
+
+        async def pieces() -> AsyncGenerator[bytes, None]:
+            yield data
+
+        await shelf.keep(batch.input_file, pieces())
+        _killed(rig)
+        runner, order = OrderRunner(rig.gateway, BatchCalls(rig.gateway), shelf, ""), order_of(rig, batch, place)
+        line = OrderLine(1, "a", 0, len(data), 7, new_id())
+        _, told = await runner._provider_line(batch, order, OpenAIBatches(rig.gateway, place), line)
+    assert told is not None and isinstance(told["error"], dict)
+    assert told["error"]["code"] == "killed" and told["error"].get("status_code") == status
 
 
 async def test_what_a_provider_made_is_kept_and_counted_as_any_call(tmp_path: Path) -> None:

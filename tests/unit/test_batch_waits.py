@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 import pytest
-from tests.unit.call_rig import BOUND, LIMIT, NoMoreGrants, Rig, call_rig
+from tests.unit.call_rig import BOUND, LIMIT, NoMoreGrants, Rig, call_rig, wait_until
 
 from groundplan.blueprint.model import Budget, Cache, Grounding, Guardrails, Limit
 from groundplan.core.errors import Denied, Invalid, Unavailable
@@ -30,7 +30,7 @@ from groundplan.gateway.guard.counts import GuardCounts
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.policy.catalog import index
-from groundplan.ledger.model import Charge, Finish, Reservation
+from groundplan.ledger.model import Charge, Finish, Reservation, Settlement
 
 
 @pytest.fixture(autouse=True)
@@ -184,6 +184,40 @@ async def test_a_line_waits_for_its_money_where_that_helps(tmp_path: Path, told:
         answer = await run_line(rig)
         assert answer.status == status, answer.body
         assert (len(rig.grants.requested_budgets), rig.models["one"].counted) == ((2, 1) if status == 200 else (1, 0))
+
+
+@pytest.mark.parametrize("is_refused", [False, True])
+async def test_a_waiting_line_of_a_stopped_worker_is_no_call_whose_client_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, is_refused: bool
+) -> None:
+    """Another worker makes it, as a call of its own. What is recorded is an attempt that was made."""
+    monkeypatch.setattr(batch_calls, "_LONGEST_WAIT_S", 60.0)
+    async with call_rig(tmp_path, ["one"]) as rig:
+        if is_refused:
+            rig.play("one", mode="error", status=429, retry_after="30")
+        else:
+            rig.slices.release("all", "total")
+            rig.grants.connected = False
+        (key,) = rig.gateway.live.policy.keys.values()
+        calls, batch = BatchCalls(rig.gateway), batch_of(rig, key.id)
+        exchange = calls.exchange(batch, new_id(), b"")
+        exchange.charges = calls.budgets(batch, rig.gateway.live.catalog)
+
+        async def body() -> bytes:
+            return body_of(rig)
+
+        assert rig.gateway.run_call is not None
+        line = asyncio.ensure_future(rig.gateway.run_call(exchange, calls.line_steps(batch, body)))
+        await wait_until(lambda: exchange.call in calls.waiting_calls)
+        calls.stopping = True
+        line.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await line
+        assert rig.slices.open_reservations == 0
+        records = await rig.records()
+        ends = [(each.status, each.error_code) for each in records if isinstance(each, Finish)]
+        assert ends == ([("cancelled", "worker_stopped")] if is_refused else [])
+        assert [each.outcome for each in records if isinstance(each, Settlement)] == ["not_billed"] * is_refused
 
 
 async def test_a_line_that_nothing_was_found_for_asks_no_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

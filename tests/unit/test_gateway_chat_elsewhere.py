@@ -34,8 +34,10 @@ from groundplan.gateway.surfaces.chat import surface as chat
 from groundplan.gateway.surfaces.chat.answer_types import AnswerMessage, parse_completion
 from groundplan.gateway.surfaces.chat.storing import STORED_CHAT, RecordingRelay
 from groundplan.gateway.surfaces.chat.surface import CHAT, ServiceChat
+from groundplan.gateway.surfaces.messages import from_chat_stream as messages_stream
 from groundplan.gateway.surfaces.messages import to_chat as messages_to_chat
 from groundplan.gateway.surfaces.responses import to_chat as responses_to_chat
+from groundplan.ledger.model import Usage
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA=="}}
 FILE = {"type": "file", "file": {"hash": "h", "content": []}}
@@ -118,6 +120,46 @@ def test_parts_of_any_type_have_a_name(kind: str, told: str) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("path", REQUESTS)
+async def test_parts_of_any_shape_cost_nobody_an_answer(tmp_path: Path, path: str, stream: bool) -> None:
+    parts = [{"type": 7}, {"type": None, "text": 3}, {"type": "text", "text": ["x"]}, {"type": "text", "text": "Hi"}]
+    sent = streamed({"content": parts}) if stream else whole({"content": parts})
+    async with raw_upstream_rig(tmp_path, sent) as rig:
+        reply = await post(rig, path, {**REQUESTS[path], "stream": stream})
+        assert reply.status == 200 and b"Hi" in reply.body
+        (settlement,) = await rig.settlements()
+        assert settlement.outcome == "ok"
+    assert facts_of(reply.body, stream=stream)["left_out"] == ["answer.content"]
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_completion_has_the_refusal_behind_its_text(tmp_path: Path, stream: bool) -> None:
+    message = {"content": "Hi", "refusal": "No more."}
+    sent = streamed(message) if stream else whole(message)
+    async with raw_upstream_rig(tmp_path, sent) as rig:
+        reply = await post(rig, "/v1/completions", {**REQUESTS["/v1/completions"], "stream": stream})
+    texts = [choice["text"] for each in events_of(reply.body, stream=stream) for choice in each["choices"]]
+    assert "".join(texts) == "Hi\nNo more."
+
+
+def test_reasoning_in_parts_is_named() -> None:
+    parts = [{"type": "thinking", "thinking": [{"type": "text", "text": "Hm."}]}, {"type": "text", "text": "Hi"}]
+    made = msgspec.json.decode(json.dumps({"content": parts}), type=AnswerMessage)
+    assert made.untranslated() == ["answer.reasoning"] and made.text == "Hi"
+
+
+def test_a_message_never_thought_more_tokens_than_it_has() -> None:
+    told = messages_stream.usage_json(Usage(input=9, output=3, reasoning=5))
+    assert told["output_tokens_details"] == {"thinking_tokens": 3}
+
+
+def test_a_text_that_is_none_is_named() -> None:
+    for text, told in (("Hi", []), (None, []), (["x"], ["answer.content"])):
+        made = msgspec.json.decode(json.dumps({"content": [{"type": "text", "text": text}]}), type=AnswerMessage)
+        assert made.untranslated() == told
+
+
+@pytest.mark.parametrize("stream", [False, True])
 async def test_a_cached_answer_tells_it_too(tmp_path: Path, stream: bool) -> None:
     """Also in another worker, to which a stored answer is sent."""
     cache = Cache(seconds=60, max_bytes=1 << 20, scope="workload")
@@ -138,7 +180,10 @@ async def test_a_cached_answer_tells_it_too(tmp_path: Path, stream: bool) -> Non
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(("finish", "cut"), [("model_length", "length"), ("sensitive", "content_filter")])
+@pytest.mark.parametrize(("finish", "cut"), [
+        ("model_length", "length"), ("model_context_window_exceeded", "length"), ("sensitive", "content_filter"),
+    ]
+)  # fmt: skip
 @pytest.mark.parametrize("path", REQUESTS)
 async def test_an_answer_that_was_cut_is_told_so_in_every_api(
     tmp_path: Path, path: str, finish: str, cut: str, stream: bool
@@ -174,7 +219,11 @@ async def test_a_completion_has_all_of_the_usage_and_the_fingerprint(tmp_path: P
     options: dict[str, Any] = {"stream": True, "stream_options": {"include_usage": True}} if stream else {}
     async with raw_upstream_rig(tmp_path, sent) as rig:
         reply = await post(rig, "/v1/completions", {**REQUESTS["/v1/completions"], **options})
-    found = [checked_completion(event) for event in events_of(reply.body, stream=stream)]
+    events = events_of(reply.body, stream=stream)
+    (raw,) = [each["usage"] for each in events if each.get("usage")]
+    assert raw["prompt_tokens_details"] == {"cached_tokens": 4}, "clients take null for a count"
+    assert raw["completion_tokens_details"] == {"reasoning_tokens": 5}
+    found = [checked_completion(event) for event in events]
     used = next(each.usage for each in found if each.usage is not None)
     assert used.prompt_tokens_details == PromptTokensDetails(cached_tokens=4)
     assert used.completion_tokens_details == CompletionTokensDetails(reasoning_tokens=5)
@@ -239,7 +288,9 @@ def test_a_field_of_that_name_which_means_something_else_is_no_error(value: Any)
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize("head", [{"id": None, "model": None, "created": None}, {"id": 7, "model": {}, "created": 1.5}])
+@pytest.mark.parametrize(
+    "head", [{"id": None, "model": None, "created": None}, {"id": 7, "model": {"a": 1}, "created": 1.5}]
+)
 @pytest.mark.parametrize("path", REQUESTS)
 async def test_no_answer_is_lost_for_its_id_model_time_or_number(
     tmp_path: Path, path: str, head: dict[str, Any], stream: bool
@@ -272,18 +323,43 @@ async def test_no_answer_is_lost_for_its_id_model_time_or_number(
             parse_strictly(kinds[path][stream], json.dumps(event))
 
 
+SETTINGS: dict[str, Any] = {
+    "instructions": "Be brief.", "max_output_tokens": 20, "max_tool_calls": 3, "metadata": {"a": "b"},
+    "parallel_tool_calls": False, "prompt_cache_key": "k", "prompt_cache_retention": "24h",
+    "reasoning": {"effort": "low", "summary": "auto"}, "safety_identifier": "s", "temperature": 0.5,
+    "text": {"format": {"type": "text"}, "verbosity": "low"}, "tool_choice": "auto",
+    "tools": [{"type": "function", "name": "look", "description": "d", "parameters": {}, "strict": True}],
+    "top_logprobs": 0, "top_p": 0.5, "truncation": "disabled", "user": "u",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("stream", [False, True])
+async def test_a_response_repeats_all_settings_of_its_request(tmp_path: Path, stream: bool) -> None:
+    known = {name for name in Response.model_fields if name in responses_to_chat._FIELDS}
+    assert known - set(SETTINGS) == {"background", "model", "previous_response_id", "service_tier"}
+    sent = streamed({"content": "Hi"}) if stream else whole({"content": "Hi"})
+    async with raw_upstream_rig(tmp_path, sent) as rig:
+        reply = await post(rig, "/v1/responses", {"model": "auto", "input": "x", "stream": stream, **SETTINGS})
+    assert reply.status == 200, reply.body
+    events = events_of(reply.body, stream=stream)
+    for told in (event.get("response", event) for event in (events[0], events[-1])):
+        parse_strictly(Response, json.dumps(told))
+        assert {name: told.get(name) for name in SETTINGS} == SETTINGS
+
+
 # what clients send back, or ask for ----------------------------------------------------------------------------------
 
 
 async def test_chat_gets_an_earlier_response_back_without_its_annotations(tmp_path: Path) -> None:
     annotation = {"type": "url_citation", "url": "https://example.org", "title": "A", "start_index": 0, "end_index": 1}
-    part = {"type": "output_text", "text": "Hi", "annotations": [annotation], "logprobs": []}
+    logprob = {"token": "Hi", "logprob": -0.1, "bytes": [72, 105], "top_logprobs": []}
+    part = {"type": "output_text", "text": "Hi", "annotations": [annotation], "logprobs": [logprob]}
     item = {"type": "message", "role": "assistant", "content": [part], "id": "msg_1", "status": "completed"}
     earlier = [{"role": "user", "content": "x"}, {**item, "phase": "final_answer"}, {"role": "user", "content": "y"}]
     async with raw_upstream_rig(tmp_path, whole({"content": "Hi"})) as rig:
         reply = await post(rig, "/v1/responses", {"model": "auto", "input": earlier})
-    assert reply.json["groundplan"]["left_out"] == ["annotations", "phase"]
-    plain = [{**item, "content": [{**part, "annotations": []}]}]
+    assert reply.json["groundplan"]["left_out"] == ["annotations", "logprobs", "phase"]
+    plain = [{**item, "content": [{**part, "annotations": [], "logprobs": []}]}]
     assert responses_to_chat.Translation(json.dumps({"input": plain}).encode()).left_out == set()
 
 
@@ -334,7 +410,10 @@ def test_what_another_provider_does_not_get_of_earlier_answers_is_told(api: str,
     call = {"id": "c", "type": "function", "function": {"name": "look", "arguments": "{}"}}
     signed = {**call, "extra_content": {"google": {"thought_signature": "c2ln"}}}
     earlier = {"role": "assistant", "content": "Hi", "reasoning_content": "hm", "tool_calls": [signed]}
-    for message, names in ((earlier, told), ({**earlier, "reasoning_content": "", "tool_calls": [call]}, None)):
+    plain = {**earlier, "reasoning_content": "", "tool_calls": [call]}
+    added = {**plain, "extra_content": signed["extra_content"]}
+    told_of_added = [name for name in told or () if name != "reasoning"] or None
+    for message, names in ((earlier, told), (plain, None), (added, told_of_added)):
         body = {"model": "m", "messages": [{"role": "user", "content": "x"}, message, {"role": "user", "content": "y"}]}
         ask, place = chat.read(json.dumps(body).encode()), deployment("one", 1, api=api)
         CHAT.codec(place).request_body(ask, place, 9, [])

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+from contextlib import suppress
+from typing import Any, cast
 
+import psycopg
 import pytest
-from psycopg import OperationalError
+from psycopg import AsyncConnection, OperationalError
 from psycopg.errors import ConnectionTimeout
 
+from groundplan.core.errors import Unavailable
 from groundplan.gateway import database
+from groundplan.gateway.journal import thread_connections
+from groundplan.gateway.journal.thread_connections import ThreadConnections
 
 
 async def test_a_server_that_was_too_slow_to_connect_to_has_longer_the_next_time(
@@ -18,7 +24,7 @@ async def test_a_server_that_was_too_slow_to_connect_to_has_longer_the_next_time
     there."""
     had, now, outcome = list[int](), 0.0, "answers"
 
-    async def connect(_: str, *, connect_timeout: int, **__: Any) -> str:
+    async def connect(_: type, __: str, *, connect_timeout: int, **___: Any) -> str:
         nonlocal now
         had.append(connect_timeout)
         if outcome == "refuses":
@@ -28,7 +34,7 @@ async def test_a_server_that_was_too_slow_to_connect_to_has_longer_the_next_time
             raise ConnectionTimeout("connection timeout expired")
         return "connection"
 
-    monkeypatch.setattr(database._Prompt, "connect", connect)
+    monkeypatch.setattr(AsyncConnection, "connect", classmethod(cast(Any, connect)))
     monkeypatch.setattr(database, "monotonic", lambda: now)
     for outcome, seconds in (
         ("answers", 2), ("refuses", 2), ("times out", 2), ("refuses", 4), ("times out", 4), ("times out", 6),
@@ -41,3 +47,45 @@ async def test_a_server_that_was_too_slow_to_connect_to_has_longer_the_next_time
         assert had.pop() == seconds
         had.clear()
     assert not database._connect_seconds
+
+
+@pytest.mark.parametrize("pooled", ["asynchronous", "in threads"])
+async def test_pools_give_a_slow_server_as_much_time_as_single_connections(
+    monkeypatch: pytest.MonkeyPatch, pooled: str
+) -> None:
+    """What one kind of connection has learnt of a server, all have."""
+    url, had = f"postgresql://{pooled.split()[-1]}/", list[int]()
+
+    async def connect(_: type, __: str, *, connect_timeout: int, **___: Any) -> None:
+        had.append(connect_timeout)
+        raise ConnectionTimeout("connection timeout expired")
+
+    def connect_in_thread(_: type, __: str, *, connect_timeout: int, **___: Any) -> None:
+        had.append(connect_timeout)
+        raise ConnectionTimeout("connection timeout expired")
+
+    monkeypatch.setattr(AsyncConnection, "connect", classmethod(cast(Any, connect)))
+    monkeypatch.setattr(psycopg.Connection, "connect", classmethod(cast(Any, connect_in_thread)))
+    monkeypatch.setattr(database, "SECONDS", 0.1)
+    monkeypatch.setattr(thread_connections, "TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(thread_connections, "AWAY_SECONDS", 0.0)
+    monkeypatch.setattr(database, "_connect_seconds", {})
+    pool = database.Pool(url, "one")
+    threads = ThreadConnections(url, "one", 1, lambda: Unavailable("away", code="away", hint=""))
+    try:
+        while 6 not in had:
+            if pooled == "asynchronous":
+                with suppress(OperationalError, TimeoutError):
+                    async with pool.connection():
+                        pass
+            else:
+                with suppress(Unavailable):
+                    await threads.run(lambda _: None)
+            await asyncio.sleep(0.01)
+        assert had[:3] == [2, 4, 6]
+        with suppress(OperationalError):
+            await database.connect(url)
+        assert had.pop() == 6
+    finally:
+        await pool.close()
+        await threads.close()

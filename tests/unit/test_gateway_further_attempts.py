@@ -28,7 +28,7 @@ from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
 from groundplan.core.money import PICO
 from groundplan.gateway.call import pipeline, steps
-from groundplan.gateway.call.attempts import attempt
+from groundplan.gateway.call.attempts import attempt, prepare
 from groundplan.gateway.call.attempts.reserve import reserve_locally
 from groundplan.gateway.call.attempts.retry import retry_delay
 from groundplan.gateway.http.body_stream import HIGH_WATER
@@ -280,7 +280,7 @@ async def test_a_large_request_is_not_sent_once_it_is_stopped_while_it_is_encode
             return data
 
         monkeypatch.setattr(attempt, "READ_BYTES", 0)
-        monkeypatch.setattr(attempt, "in_thread", encode_slowly)
+        monkeypatch.setattr(prepare, "in_thread", encode_slowly)
         reply = await rig.chat()
         assert (reply.code, rig.models["one"].counted) == (code, int(is_pooled)), reply.body
         assert not rig.gateway.health._failures

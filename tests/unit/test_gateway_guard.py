@@ -14,6 +14,7 @@ import msgspec
 import pytest
 from tests.integration.gateway_stack import parse_reply
 from tests.unit.call_rig import FixedPolicy, Rig, Stream, call_rig, wait_until
+from tests.unit.raw_upstream import json_response, raw_upstream_rig
 
 from groundplan.blueprint import model as bp
 from groundplan.core.errors import Denied
@@ -160,6 +161,51 @@ async def test_a_forbidden_function_call_is_not_delivered(tmp_path: Path, stream
         reply = await rig.chat(**ASK, stream=stream, tools=offered)
         assert b"look" not in reply.body.replace(b"(look)", b"")
         assert (reply.status, error(reply.body)["code"]) == (403, "guardrail_tools")
+
+
+@pytest.mark.parametrize("why", ["rule", "killed"])
+@pytest.mark.parametrize("continued", [False, True])
+async def test_a_forbidden_function_that_a_search_found_is_not_delivered(
+    tmp_path: Path, continued: bool, why: str
+) -> None:
+    """A search among tools offers what it finds in an item of the input, which may be one of an earlier response."""
+    tools: Any = [
+        {"type": "namespace", "name": "files", "description": "", "tools": [{"type": "function", "name": "look"}]}
+    ]
+    found: Any = {
+        "type": "tool_search_output",
+        "execution": "client",
+        "call_id": "c",
+        "status": "completed",
+        "tools": tools,
+    }
+    call = {"type": "function_call", "id": "fc", "call_id": "c2", "name": "look", "namespace": "files"}
+    usage = {"input_tokens": 5, "output_tokens": 3, "total_tokens": 8}
+    answer: Any = {"id": "r", "object": "response", "status": "completed", "usage": usage}
+    answer["output"] = [{**call, "arguments": "{}", "status": "completed"}]
+    body: dict[str, Any] = {"model": "auto", "max_output_tokens": 300}
+    question = {"type": "message", "role": "user", "content": "What is there?"}
+    body |= {"input": "And?", "previous_response_id": "resp_1"} if continued else {"input": [question, found]}
+
+    class Shelf:
+        async def find(self, id: str, owner: object) -> StoredResponse:  # noqa: ARG002 -- the shelf's signature
+            return StoredResponse({}, [], [question, found], "one")
+
+    native = {"one": {"serves": ["responses"]}}
+    async with raw_upstream_rig(tmp_path, json_response(json.dumps(answer).encode()), more=native) as rig:
+        rig.gateway.stored_responses = Shelf()  # type: ignore[assignment]
+        status, data = await post(rig, "/v1/responses", body)
+        assert status == 200 and json.loads(data)["output"][0]["name"] == "look"
+        live: Any = rig.gateway.live
+        if why == "killed":
+            live.policy = replace(live.policy, kills=frozenset({"tool/look"}))
+        else:
+            text = 'forbid (principal, action == Action::"use_tool", resource) when { context.tool == "look" };'
+            held = bp.PolicyRules(name="p", text=text, owner="", enforced=True)
+            made = msgspec.structs.replace(live.catalog.blueprint, policies=[held])
+            live.catalog = replace(live.catalog, blueprint=made, gate=gate_of(made))
+        status, data = await post(rig, "/v1/responses", body)
+        assert (status, error(data)["code"]) == (403, "guardrail_tools")
 
 
 async def test_an_allowed_function_call_is_delivered_complete(tmp_path: Path) -> None:

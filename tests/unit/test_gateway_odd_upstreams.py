@@ -489,7 +489,7 @@ async def test_pings_of_messages_keep_a_stream_open(tmp_path: Path) -> None:
     begin, ping, end = (
         encode_events(*(json.dumps(each).encode() for each in told))
         for told in (
-            ({"type": "message_start", "message": message},),
+            ({"type": "message_start", "message": message}, {"type": "content_block_start", "content_block": {}}),
             ({"type": "ping"},),
             ({"type": "message_delta", "delta": {"stop_reason": "end_turn"}, "usage": {"output_tokens": 3}},
              {"type": "message_stop"}),
@@ -531,7 +531,7 @@ async def test_any_number_of_heads_before_the_answer(tmp_path: Path) -> None:
             "/v1/responses",
             [{"type": "response.created", "response": {"id": "r"}}, {"type": "response.output_item.added"}],
         ),
-        ("/v1/messages", [{"type": "message_start"}, {"type": "ping"}]),
+        ("/v1/messages", [{"type": "message_start"}, {"type": "content_block_stop", "index": 0}]),
         ("/v1/messages", [{"type": "message_start", "message": {}}, {"type": "content_block_start", "index": []}]),
     ],
 )

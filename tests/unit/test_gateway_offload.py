@@ -18,7 +18,7 @@ from groundplan.core.errors import Denied
 from groundplan.core.ids import new_id
 from groundplan.gateway.batches.batch_calls import BatchCalls
 from groundplan.gateway.caching import cache_key
-from groundplan.gateway.call.attempts import attempt
+from groundplan.gateway.call.attempts import prepare
 from groundplan.gateway.call.attempts.upstream_request import encode_request
 from groundplan.gateway.call.delivery.stream import BURST_BYTES, Streaming
 from groundplan.gateway.guard import run
@@ -133,7 +133,7 @@ async def test_a_long_body_is_made_what_its_upstream_takes_while_others_are_answ
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     held = Held(encode_request, lambda exchange, *_: exchange.ask.size > READ_BYTES)
-    monkeypatch.setattr(attempt, "encode_request", held)
+    monkeypatch.setattr(prepare, "encode_request", held)
     async with call_rig(tmp_path, ("one",)) as rig:
         await others_are_answered(rig, held, "word " * 150_000)
         await rig.books()

@@ -13,7 +13,7 @@ from anthropic.types import Message, RawMessageStreamEvent
 from hypothesis import given
 from hypothesis import strategies as st
 from openai.types.responses import Response, ResponseStreamEvent
-from tests.integration.gateway_stack import parse_events
+from tests.integration.gateway_stack import deployment, parse_events
 from tests.integration.sdk_types import parse_strictly
 from tests.unit.raw_upstream import (
     DONE,
@@ -33,12 +33,14 @@ from groundplan.core.errors import Invalid
 from groundplan.gateway.resuming.chat import ContinuedChat
 from groundplan.gateway.resuming.continued_relay import ContinuedRelay, SentAnswer
 from groundplan.gateway.resuming.responses import ContinuedResponse
-from groundplan.gateway.surfaces.chat.annotations import UrlCitation, url_citations
+from groundplan.gateway.surfaces.chat.annotations import UrlCitation, shift_annotation, url_citations
 from groundplan.gateway.surfaces.chat.relay import ChatRelay
 from groundplan.gateway.surfaces.codec import Relay
+from groundplan.gateway.surfaces.messages.native import AnthropicMessages, TokenCount
+from groundplan.gateway.surfaces.messages.surface import read
 from groundplan.gateway.surfaces.messages.to_chat import Translation
 from groundplan.gateway.surfaces.messages.web_citations import message_citation, without_foreign_citations
-from groundplan.gateway.surfaces.responses.stream import ResponsesChatRelay
+from groundplan.gateway.surfaces.responses.stream import ResponsesChatRelay, ResponsesRelay
 
 PAGE = {"url": "https://example.org/a", "title": "A", "start_index": 3, "end_index": 8}
 BARE = {"url": "https://example.org/b"}
@@ -192,6 +194,33 @@ def test_anthropic_gets_only_its_own_citations_back() -> None:
     assert foreign is not None and json.loads(foreign)[1]["content"][0]["citations"] is None
 
 
+@pytest.mark.parametrize("codec", [AnthropicMessages(), TokenCount()])
+def test_what_is_sent_to_anthropic_has_no_citation_of_another_provider(codec: AnthropicMessages) -> None:
+    own = {**IN_MESSAGES[0], "encrypted_index": "Eo8B"}
+    ask = read(json.dumps(conversation(*IN_MESSAGES, own)).encode(), {})
+    sent = json.loads(codec.request_body(ask, deployment("one", 1, api="anthropic"), 20, []))
+    assert sent["messages"][1]["content"][0]["citations"] == [own]
+
+
+async def test_a_text_behind_a_call_has_citations_of_its_own(tmp_path: Path) -> None:
+    call = {"index": 0, "id": "t", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+    pieces: list[dict[str, Any]] = [{"annotations": ANNOTATIONS[:1]}, {"tool_calls": [call]}, {"content": "more"}]
+    events = encode_events(ROLE, HI, *map(chunk, pieces), END, DONE)
+    async with raw_upstream_rig(tmp_path, STREAM_HEAD, events) as rig:
+        reply = await post(rig, "/v1/responses", {**REQUESTS["/v1/responses"], "stream": True})
+    first, _, second = parse_events(reply.body)[-1]["response"]["output"]
+    assert first["content"][0]["annotations"] == IN_RESPONSES[:1] and second["content"][0]["annotations"] == []
+
+
+def test_a_page_in_an_annotation_of_another_kind_is_not_cited() -> None:
+    assert url_citations(msgspec.Raw(json.dumps([{"type": "later", "url_citation": PAGE}]).encode())) == []
+
+
+def test_a_place_that_is_no_number_stays_as_it_came() -> None:
+    odd = {"start_index": True, "end_index": "4", "url": "u"}
+    assert shift_annotation(odd, 3) == odd and shift_annotation({"start_index": 1}, 3) == {"start_index": 4}
+
+
 @pytest.mark.parametrize(
     "messages",
     [
@@ -215,12 +244,15 @@ BROKEN = "The answer to what was asked is "
 """What the client has when the first stream breaks."""
 
 
-def cited_rest(*texts: str) -> list[bytes]:
-    """The stream of a deployment that continues an answer in these pieces, and cites their last three characters."""
+def cited_rest(*texts: str, together: bool) -> list[bytes]:
+    """The stream of a deployment that continues an answer in these pieces, and cites their last three characters:
+    `together` with the last piece, or behind it."""
     length = len("".join(texts))
     page = {"url": "https://example.org/a", "title": "A", "start_index": length - 3, "end_index": length}
     annotations = [{"type": "url_citation", "url_citation": page}, 7, {"type": "file"}]
-    return [*(chunk({"content": text}) for text in texts), chunk({"annotations": annotations}), END, DONE]
+    *first, last = ({"content": text} for text in texts)
+    cited = [{**last, "annotations": annotations}] if together else [last, {"annotations": annotations}]
+    return [*map(chunk, (*first, *cited)), END, DONE]
 
 
 RESTS = [("forty", " two"), (BROKEN[-20:], "forty two"), (f"{BROKEN[-20:]}forty two",)]
@@ -231,19 +263,28 @@ RELAYS: dict[str, tuple[Callable[[], Relay], Callable[[Relay, SentAnswer | None]
 }
 
 
-def resumed_events(surface: str, rest: tuple[str, ...]) -> list[dict[str, Any]]:
-    """The events of a stream that breaks behind `BROKEN` and is continued by `rest`."""
+def resumed_events(surface: str, rest: tuple[str, ...], *, together: bool) -> list[dict[str, Any]]:
+    """The events of a stream that breaks behind `BROKEN` and is continued by `rest`; see `cited_rest`. Of a response
+    the whole one is checked before its last event is made, as it is when it is stored."""
     make_relay, continued = RELAYS[surface]
     first = continued(make_relay(), None)
     out = first.feed(ROLE) + first.feed(chunk({"content": BROKEN}))
     second = continued(make_relay(), first.sent)
-    out += b"".join(second.feed(data) for data in (ROLE, *cited_rest(*rest)))
+    out += b"".join(second.feed(data) for data in (ROLE, *cited_rest(*rest, together=together)))
+    if isinstance(second, ContinuedResponse):
+        (part,) = json.loads(second.response_json())["output"][0]["content"]
+        cited = [part["text"][each["start_index"] : each["end_index"]] for each in part["annotations"]]
+        assert cited == ["".join(rest)[-3:]]
     return [event for event in parse_events(out + second.closing_events(b"{}")) if isinstance(event, dict)]
 
 
+@pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("rest", RESTS)
-def test_the_place_of_a_citation_in_a_resumed_chat_is_that_in_the_whole_text(rest: tuple[str, ...]) -> None:
-    deltas = [event["choices"][0]["delta"] for event in resumed_events("chat", rest) if event.get("choices")]
+def test_the_place_of_a_citation_in_a_resumed_chat_is_that_in_the_whole_text(
+    rest: tuple[str, ...], together: bool
+) -> None:
+    found = resumed_events("chat", rest, together=together)
+    deltas = [event["choices"][0]["delta"] for event in found if event.get("choices")]
     text = "".join(delta.get("content") or "" for delta in deltas)
     (annotations,) = [delta["annotations"] for delta in deltas if "annotations" in delta]
     page = annotations[0]["url_citation"]
@@ -251,9 +292,28 @@ def test_the_place_of_a_citation_in_a_resumed_chat_is_that_in_the_whole_text(res
     assert text[page["start_index"] : page["end_index"]] == "two" and annotations[1:] == [7, {"type": "file"}]
 
 
+@pytest.mark.parametrize("together", [False, True])
+def test_a_text_that_may_be_a_repetition_comes_before_what_cites_it(together: bool) -> None:
+    """`was` is a word of the text that was sent, but not its end, so it is new."""
+    deltas = [each["choices"][0]["delta"] for each in resumed_events("chat", ("was",), together=together)[:-1]]
+    text, _, cited = next(
+        ("".join(each.get("content") or "" for each in deltas[: number + 1]), number, delta["annotations"])
+        for number, delta in enumerate(deltas)
+        if "annotations" in delta
+    )
+    page = cited[0]["url_citation"]
+    assert text == f"{BROKEN}was" and text[page["start_index"] : page["end_index"]] == "was"
+    found = resumed_events("responses", ("was",), together=together)
+    kinds = [event["type"] for event in found]
+    before = found[: kinds.index("response.output_text.annotation.added")]
+    sent = [event["delta"] for event in before if event["type"] == "response.output_text.delta"]
+    assert "".join(sent) == f"{BROKEN}was"
+
+
+@pytest.mark.parametrize("together", [False, True])
 @pytest.mark.parametrize("rest", RESTS)
-def test_a_resumed_response_has_the_citations_of_its_rest(rest: tuple[str, ...]) -> None:
-    found = resumed_events("responses", rest)
+def test_a_resumed_response_has_the_citations_of_its_rest(rest: tuple[str, ...], together: bool) -> None:
+    found = resumed_events("responses", rest, together=together)
     for event in found:
         parse_strictly(ResponseStreamEvent, json.dumps(event))
     text = "".join(event["delta"] for event in found if event["type"] == "response.output_text.delta")
@@ -265,3 +325,39 @@ def test_a_resumed_response_has_the_citations_of_its_rest(rest: tuple[str, ...])
     (item,) = found[-1]["response"]["output"]
     (done,) = [event["part"] for event in found if event["type"] == "response.content_part.done"]
     assert item["content"][0]["annotations"] == done["annotations"] == [annotation]
+
+
+def test_a_later_message_of_a_resumed_response_has_no_citation_of_the_one_before() -> None:
+    """Also if its upstream does not end it."""
+    first = ContinuedResponse(ResponsesChatRelay({}, "resp_1", "m", 40, {}), None)
+    first.feed(ROLE)
+    first.feed(chunk({"content": BROKEN}))
+    second = ContinuedResponse(ResponsesRelay({}), first.sent)
+    response = {"id": "resp_2", "object": "response", "status": "in_progress", "output": []}
+    events: list[dict[str, Any]] = [{"type": "response.created", "response": response}]
+    for number, text in enumerate(("forty two", "More.")):
+        name, where = f"msg_{number}", {"item_id": f"msg_{number}", "output_index": number, "content_index": 0}
+        item = {"id": name, "type": "message", "role": "assistant", "status": "in_progress", "content": []}
+        part: dict[str, Any] = {"type": "output_text", "text": "", "annotations": [], "logprobs": []}
+        events += [
+            {"type": "response.output_item.added", "output_index": number, "item": item},
+            {"type": "response.content_part.added", **where, "part": part},
+            {"type": "response.output_text.delta", **where, "delta": text, "logprobs": []},
+        ]
+        if not number:
+            page = {"type": "url_citation", **PAGE}
+            cited = {"type": "response.output_text.annotation.added", **where, "annotation": page}
+            done = {**item, "status": "completed", "content": [{**part, "text": text, "annotations": [page]}]}
+            events += [
+                {**cited, "annotation_index": 0},
+                {"type": "response.output_item.done", "output_index": number, "item": done},
+            ]
+    ended = {**response, "status": "completed", "usage": {"input_tokens": 5, "output_tokens": 3, "total_tokens": 8}}
+    events.append({"type": "response.completed", "response": ended})
+    out = b"".join(
+        second.feed(json.dumps({**event, "sequence_number": number}).encode()) for number, event in enumerate(events)
+    )
+    told = parse_events(out + second.closing_events(b"{}"))
+    ends = [event["item"] for event in told if event["type"] == "response.output_item.done"]
+    parts = [item["content"][0] for item in ends]
+    assert [(part["text"], len(part["annotations"])) for part in parts] == [(f"{BROKEN}forty two", 1), ("More.", 0)]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import json
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -13,9 +15,11 @@ from tests.unit.call_rig import call_rig
 
 from groundplan.blueprint.model import Deployment, ProviderKey, Rates
 from groundplan.core.endpoints import announce
+from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
 from groundplan.gateway.app import told_health
 from groundplan.gateway.http.server import Request, Response
+from groundplan.gateway.surfaces.realtime.connect import connect
 from groundplan.gateway.telemetry.exposition import render
 from groundplan.gateway.upstream import provider_refusals
 from groundplan.gateway.upstream.key_pool import BUSY_REST_S, LAST_RESORT_S, MAX_REST_S, REFUSED_REST_S, KeyPool
@@ -130,6 +134,44 @@ async def test_a_deployment_pauses_until_its_first_key_is_usable(tmp_path: Path)
         await rig.books()
     listener.close()
     await server.drain(0.2)
+
+
+async def test_a_deployment_whose_keys_all_pause_is_asked_once_the_first_is_usable(tmp_path: Path) -> None:
+    """Also where its provider names no time: the client is told when that is, and nothing is sent before."""
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    keys = {"one": {"keys": [ProviderKey(key=f"file:{tmp_path / name}") for name in ("a", "b")]}}
+    model = Busy(0, 0)
+    listener, server, port = await start(model)
+    async with call_rig(tmp_path / "home", ["one"], more=keys, ports={"one": port}) as rig:
+        for _ in range(2):
+            refused = await rig.chat()
+            assert (refused.status, refused.code, model.asked) == (503, "upstream_failed", ["a", "b"])
+            assert 1 < int(refused.headers["retry-after"]) <= BUSY_REST_S
+        await rig.books()
+    listener.close()
+    await server.drain(0.2)
+
+
+async def test_a_call_that_finds_all_keys_pausing_is_told_for_how_long(tmp_path: Path) -> None:
+    """As where another call was refused with the last one meanwhile."""
+    for name in ("a", "b"):
+        (tmp_path / name).write_text(name)
+    keys = {"one": {"keys": [ProviderKey(key=f"file:{tmp_path / name}") for name in ("a", "b")]}}
+    async with call_rig(tmp_path / "home", ["one"], more=keys) as rig:
+        pool = rig.gateway.targets.key_pool(rig.plan("assistant").deployments_by_name["one"][0])
+        for index, seconds in enumerate((50.0, 30.0)):
+            pool.record_refusal(index, 429, asyncio.get_running_loop().time(), seconds)
+        deployments = rig.plan("assistant").deployments_by_name["one"]
+        conversation: Any = SimpleNamespace(deployments=deployments, limit_use=None, catalog=None, attempt_count=0)
+        with pytest.raises(Unavailable) as error:
+            await connect(rig.gateway, conversation, None)
+        assert error.value.retry_after is not None and 1 < error.value.retry_after <= 30
+        rig.gateway.health.record_success("one")
+        refused = await rig.chat()
+        assert (refused.status, refused.code, rig.models["one"].counted) == (503, "upstream_failed", 0)
+        assert 1 < int(refused.headers["retry-after"]) <= 30
+        await rig.books()
 
 
 @given(st.lists(st.tuples(st.integers(0, 2), st.floats(0, 30), st.floats(0, 700)), max_size=40))

@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan.core.errors import Invalid, TooLarge
-from groundplan.gateway.batches import message_requests
+from groundplan.gateway.batches import message_requests, messages_api
+from groundplan.gateway.batches.batch_lines import max_lines
+from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT
 from groundplan.gateway.batches.message_requests import RequestSplitter
 from groundplan.gateway.batches.message_shapes import result_line
 from groundplan.gateway.batches.providers.message_batches import to_openai_line
+from groundplan.gateway.files.blobs import MAX_INPUT_BYTES, MAX_REQUESTS_BYTES
 
 SCALARS = st.none() | st.booleans() | st.integers(-(2**40), 2**40) | st.text()
 VALUES = st.recursive(SCALARS, lambda v: st.lists(v, max_size=3) | st.dictionaries(st.text(), v, max_size=3))
@@ -110,6 +114,35 @@ def test_what_is_held_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(50):
         wide.feed(b" " * 1000)
     assert len(wide._rest) == 0, "spaces between requests are not kept"
+
+
+@pytest.mark.parametrize("size", [300, 301])
+async def test_a_batch_is_as_large_as_at_anthropic(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    monkeypatch.setattr(messages_api, "MAX_REQUESTS_BYTES", 300)
+    body = b'{"requests":[{"custom_id":"a","params":{}}]}'
+    body += b" " * (size - len(body))
+
+    class Stream:
+        async def read(self) -> bytes:
+            nonlocal body
+            piece, body = body[:100], body[100:]
+            return piece
+
+    request: Any = SimpleNamespace(stream=Stream())
+    response: Any = SimpleNamespace(resize_reservation=lambda *_: True)
+    lines = messages_api._input_lines(request, response, RequestSplitter(), cast(Any, ()))
+    if size == 300:
+        assert len([line async for line in lines]) == 1
+    else:
+        with pytest.raises(TooLarge) as refused:
+            [line async for line in lines]
+        assert refused.value.code == "request_too_large"
+
+
+def test_what_is_kept_of_the_largest_body_fits_into_a_file() -> None:
+    one = b'{"custom_id":"a","params":{}}'
+    longer = len(RequestSplitter().feed(b'{"requests":[' + one)) - len(one)
+    assert MAX_REQUESTS_BYTES + longer * max_lines(MESSAGES_ENDPOINT) <= MAX_INPUT_BYTES
 
 
 @pytest.mark.parametrize(

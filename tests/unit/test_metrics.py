@@ -288,7 +288,8 @@ async def test_one_scrape_shows_every_worker_and_a_proxys_request_needs_a_token(
         assert status == 200
         assert parse_metrics(text)["groundplan_gateway_worker_up"] == {(("worker", "0"),): 1, (("worker", "1"),): 1}
         assert set(parse_metrics(text)["groundplan_gateway_running"]) == {(("worker", "0"),), (("worker", "1"),)}
-        assert (await ask(rig.port, "x-forwarded-for: 10.0.0.1"))[0] == 403
+        for name in ("x-forwarded-for", "forwarded", "via", "x-real-ip", "X-Forwarded-Proto", "CF-Connecting-IP"):
+            assert (await ask(rig.port, f"{name}: 10.0.0.1"))[0] == 403, name
         for host in ("evil.example", "evil.example:8600", "127.0.0.1.evil.example", "[evil"):
             assert (await ask(rig.port, host=host))[0] == 403, "a web page that rebinds its name"
             assert (await ask(rig.port, "authorization: Bearer operator-secret", host=host))[0] == 200

@@ -6,6 +6,7 @@ import json
 import os
 import shutil
 import threading
+from collections.abc import AsyncIterator
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +21,7 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.money import MAX_AMOUNT, PICO
 from groundplan.gateway.batches.batch_store import Batch
+from groundplan.gateway.batches.orders import order_results
 from groundplan.gateway.batches.orders.order_journal import OrderJournal
 from groundplan.gateway.batches.orders.order_results import (
     CallResult,
@@ -32,6 +34,7 @@ from groundplan.gateway.batches.orders.order_results import (
     unmade_reason,
 )
 from groundplan.gateway.batches.orders.order_store import Order, OrderLine
+from groundplan.gateway.batches.providers import provider
 from groundplan.gateway.batches.providers.message_batches import to_openai_line
 from groundplan.gateway.batches.providers.provider import ProviderBatch
 from groundplan.gateway.journal.records import segment_path
@@ -96,6 +99,34 @@ def test_unreadable_result_lines_count_for_no_call_and_block_no_other(tmp_path: 
     found = call_result(one, each, [provider_results(tmp_path, *(raw + b"\n" for raw in odd), answer(each.call))])
     assert settled(found) == [("ok", 100_000_000, ["provider_batch"])]
     assert [to_openai_line(raw) for raw in odd] == [b""] * len(odd)
+
+
+@pytest.mark.parametrize("length", [999, 1000, 1001, 2002, 5000])
+def test_a_result_line_without_end_is_not_read_into_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, length: int
+) -> None:
+    monkeypatch.setattr(order_results, "MAX_RESULT_LINE", 1000)
+    one, long, each = terms(), line(), line(2)
+    raw = answer(long.call)
+    raw = raw[:-2] + b" " * (length - len(raw)) + b"}\n"
+    found = [provider_results(tmp_path, raw, answer(each.call))]
+    assert call_result(one, long, found).ok is (length <= 1000 + 1), "with its line break"
+    assert call_result(one, each, found).ok
+    if length > 1001:
+        assert settled(call_result(one, long, found)) == [("failed", HELD, ["provider_batch", "no_usage"])]
+
+
+@pytest.mark.parametrize("cut", [1, 3, 7, 100])
+async def test_lines_that_no_answer_has_are_left_out(monkeypatch: pytest.MonkeyPatch, cut: int) -> None:
+    monkeypatch.setattr(provider, "MAX_RESULT_LINE", 5)
+    data = b"a\nbbbbb\ncccccc\n\nddddddddddddd\ne\nfffffff"
+
+    async def pieces() -> AsyncIterator[bytes]:
+        for at in range(0, len(data), cut):
+            yield data[at : at + cut]
+
+    found = [line async for lines in provider.split_lines(pieces()) for line in lines]
+    assert found == [b"a", b"bbbbb", b"", b"e"]
 
 
 def test_a_good_answer_costs_the_batchs_price(tmp_path: Path) -> None:

@@ -338,6 +338,67 @@ def test_a_rule_distinguishes_callers() -> None:
                 rules.allowed(held, "assistant", key, person, "chat", places, 0.0)
 
 
+def rotated(line: frozenset[str]) -> list[KeyEntry]:
+    """The keys of a line of rotations."""
+    return [replace(KEY, id=id, family=KEY.id, line=line) for id in sorted(line)]
+
+
+NAMED = "---\nkind: policy\nname: named\nowner: sam@acme.example\nmode: enforce\n"
+
+
+@pytest.mark.parametrize("named", [0, 1])
+def test_a_rule_that_names_a_key_applies_to_its_predecessors_and_successors(named: int) -> None:
+    """Two keys of a line are valid at the same time while the callers change from one to the next."""
+    line = frozenset({KEY.id, str(new_id())})
+    key = f'principal == Application::"{sorted(line)[named]}"'
+    forbidding, places = gate(f"{NAMED}cedar: |\n  forbid ({key}, action, resource);\n")
+    only, _ = gate(f"{NAMED}cedar: |\n  forbid (principal, action, resource) unless {{ {key} }};\n")
+    permitting, _ = gate(f"{NAMED}closed: true\ncedar: |\n  permit ({key}, action, resource);\n")
+    now = policy()
+    for each in rotated(line):
+        with pytest.raises(Denied):
+            forbidding.allowed(now, "assistant", each, "", "chat", places, 0.0)
+        user = ToolUser("assistant", each, "")
+        assert not forbidding.decide_tool(now, user, Tool("lookup"), 0.0).allowed
+        for rules in (only, permitting):
+            assert rules.allowed(now, "assistant", each, "", "chat", places, 0.0) == places
+            assert rules.decide_tool(now, user, Tool("lookup"), 0.0).allowed
+    stranger = replace(KEY, id=str(new_id()))
+    assert forbidding.allowed(now, "assistant", stranger, "", "chat", places, 0.0) == places
+    for rules in (only, permitting):
+        with pytest.raises(Denied):
+            rules.allowed(now, "assistant", stranger, "", "chat", places, 0.0)
+
+
+def test_if_rules_name_several_keys_of_a_line_a_rule_that_forbids_counts_before_one_that_permits() -> None:
+    line = frozenset({KEY.id, str(new_id()), str(new_id())})
+    ids = sorted(line)
+    permit, forbid = (
+        f'  {effect} (principal == Application::"{id}", action, resource);\n'
+        for effect, id in (("permit", ids[0]), ("forbid", ids[1]))
+    )
+    now = policy()
+    both, places = gate(f"{NAMED}closed: true\ncedar: |\n{permit}{forbid}")
+    for each in rotated(line):
+        with pytest.raises(Denied) as caught:
+            both.allowed(now, "assistant", each, "", "chat", places, 0.0)
+        assert caught.value.code == cedar.POLICY_DENIED
+    unrelated = forbid.replace(ids[1], str(new_id()))
+    permits = permit + permit.replace(ids[0], ids[2]).replace("resource)", 'resource == Workload::"other")')
+    rules, _ = gate(f"{NAMED}closed: true\ncedar: |\n{permits}{unrelated}")
+    for each in rotated(line):
+        assert rules.allowed(now, "assistant", each, "", "chat", places, 0.0) == places
+
+
+def test_a_rule_in_shadow_that_names_a_key_counts_calls_of_its_successor() -> None:
+    text = f'forbid (principal == Application::"{KEY.id}", action, resource);'
+    made, at = blueprint_of(WORKSPACE), datetime(2026, 11, 25, tzinfo=UTC)
+    calls = [shadow.RecordedCall(new_id(), at, "assistant", "", key, "gpt", "chat") for key in (KEY.id, "next", "none")]
+    draft = bp.PolicyRules(name="draft", text=text, owner="")
+    (trial,) = shadow.try_policies(made, [draft], calls, {}, {"next": (KEY.id,), KEY.id: (KEY.id,)})
+    assert (trial.looked_at, trial.refused) == (3, 2)
+
+
 def test_a_decision_by_the_clock_is_never_kept() -> None:
     rules, places = gate(HOURS)
     at = datetime(2026, 11, 25, 23, tzinfo=UTC)
@@ -394,7 +455,7 @@ def test_a_shadow_rule_refuses_nothing_and_records_what_it_would_refuse() -> Non
         for hours in (0, 10)
         for who in ("fay@acme.example", "ana@acme.example", "")
     ] + [shadow.RecordedCall(new_id(), night, "gone", "", "k", "gpt", "chat")]
-    found = shadow.try_policies(made, made.policies, calls, {"fay@acme.example": ("finance",)})
+    found = shadow.try_policies(made, made.policies, calls, {"fay@acme.example": ("finance",)}, {})
     told = {trial.policy: (trial.looked_at, trial.refused, len(trial.calls)) for trial in found}
     assert told == {"people": (6, 4, 4), "hours": (6, 3, 3)}
     assert found[0].to_json()["by_workload"] == {"assistant": 3} or found[1].to_json()["by_workload"]

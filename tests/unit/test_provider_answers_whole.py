@@ -8,7 +8,13 @@ from typing import Any, cast
 
 import pytest
 from anthropic.lib.streaming import MessageStopEvent
-from anthropic.types import Message, RawContentBlockDeltaEvent, RawMessageDeltaEvent, RawMessageStartEvent
+from anthropic.types import (
+    Message,
+    RawContentBlockDeltaEvent,
+    RawContentBlockStartEvent,
+    RawMessageDeltaEvent,
+    RawMessageStartEvent,
+)
 from any_llm.providers.anthropic.anthropic import AnthropicProvider
 from any_llm.providers.azure.azure import AzureProvider
 from any_llm.providers.cohere.cohere import CohereProvider
@@ -29,20 +35,15 @@ from openai.types.chat import ChatCompletion, ChatCompletionChunk
 from openai.types.completion_usage import CompletionTokensDetails, PromptTokensDetails
 from tests.integration.sdk_types import OUR_FIELDS, parse_strictly
 
-from groundplan.gateway.upstream.translation.answer_patches import (
-    IncompleteAnswer,
-    check_gemini_end,
-    patch_anthropic,
-    patch_azure,
-    patch_cohere,
-    patch_gemini,
-    patch_groq,
-    patch_mistral,
-)
+from groundplan.gateway.upstream.translation.answer_patches import ANSWER_PATCHES, IncompleteAnswer, check_gemini_end
 from groundplan.gateway.upstream.translation.answers import USAGE_DETAILS, ChunkConverter, to_completion
 from groundplan.gateway.upstream.translation.requests import adapt_request
 
+patch_anthropic, patch_azure, patch_cohere, patch_gemini, patch_groq, patch_mistral = (
+    ANSWER_PATCHES[api] for api in ("anthropic", "azure", "cohere", "gemini", "groq", "mistral")
+)
 OURS = OUR_FIELDS | {
+    "left_out",
     ".choices[].message.reasoning_content", ".choices[].message.extra_content", ".choices[].delta.reasoning_content",
     ".choices[].delta.annotations",
 }  # fmt: skip
@@ -115,6 +116,33 @@ def test_azure_tells_reasoning_tier_and_fingerprint() -> None:
     assert piece["service_tier"] == "priority" and piece["choices"][0]["delta"]["reasoning_content"] == "Hm."
 
 
+FILTERS = {"hate": {"filtered": False, "severity": "safe"}}
+PROMPT_FILTERS = [{"prompt_index": 0, "content_filter_results": FILTERS}]
+
+
+def test_azure_tells_what_its_filters_say() -> None:
+    message = {"role": "assistant", "content": "So."}
+    choice = {"index": 0, "finish_reason": "stop", "message": message, "content_filter_results": FILTERS}
+    beside = {"usage": COUNTS, "prompt_filter_results": PROMPT_FILTERS}
+    whole = patch_azure(AzureProvider._convert_completion_response)(
+        ChatCompletions({**BASE, **beside, "choices": [choice]})
+    )
+    made = to_completion(whole, "asked")
+    assert made["choices"][0]["content_filter_results"] == FILTERS and made["prompt_filter_results"] == PROMPT_FILTERS
+    convert, chunks = patch_azure(AzureProvider._convert_completion_chunk_response), ChunkConverter("asked")
+    hit = {"hate": {"filtered": True, "severity": "high"}}
+    sent: list[dict[str, Any]] = [
+        {"choices": [], "prompt_filter_results": PROMPT_FILTERS},
+        {"choices": [{"index": 0, "delta": message, "finish_reason": None, "content_filter_results": FILTERS}]},
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "content_filter", "content_filter_results": hit}]},
+    ]
+    updates = [convert(StreamingChatCompletionsUpdate({**BASE, **each})) for each in sent]
+    found = [one for each in updates if (one := chunks.convert(each)) is not None] + chunks.final_chunks()
+    assert [each.get("prompt_filter_results") for each in found] == [PROMPT_FILTERS, None]
+    assert [each["choices"][0].get("content_filter_results") for each in found] == [FILTERS, hit]
+    assert found[-1]["choices"][0]["finish_reason"] == "content_filter"
+
+
 def test_anthropic_tells_its_tier_and_the_tokens_of_thinking() -> None:
     used = {"input_tokens": 9, "output_tokens": 7, "service_tier": "priority"}
     content = [{"type": "text", "text": "So.", "citations": None}]
@@ -139,6 +167,57 @@ def test_anthropic_tells_its_tier_and_the_tokens_of_thinking() -> None:
         parse_strictly(ChatCompletionChunk, json.dumps(each), our_fields=OURS)
     assert {each["service_tier"] for each in found} == {"priority"}
     assert found[-1]["usage"]["completion_tokens_details"] == {"reasoning_tokens": 5}
+
+
+@pytest.mark.parametrize(
+    ("blocks", "told"),
+    [
+        ([], None),
+        ([{"type": "redacted_thinking", "data": "x"}], ["answer.redacted_thinking"]),
+        ([{"type": "thinking", "thinking": "Hm.", "signature": "s"}], None),
+    ],
+)
+@pytest.mark.parametrize("cites", [False, True])
+def test_what_anthropic_has_beside_text_and_calls_is_named(blocks: list[Any], told: Any, cites: bool) -> None:
+    citation = {
+        "type": "char_location", "cited_text": "So", "document_index": 0, "document_title": None, "file_id": None,
+        "start_char_index": 0, "end_char_index": 2,
+    }  # fmt: skip
+    text = {"type": "text", "text": "So.", "citations": [citation] if cites else None}
+    message = Message.model_validate(
+        {
+            "id": "m", "type": "message", "role": "assistant", "model": "c", "content": [*blocks, text],
+            "stop_reason": "end_turn", "stop_sequence": None, "usage": {"input_tokens": 9, "output_tokens": 7},
+        }
+    )  # fmt: skip
+    expected = [*(told or ()), *(["answer.citations"] if cites else [])]
+    made = to_completion(patch_anthropic(AnthropicProvider._convert_completion_response)(message), "asked")
+    assert sorted(made.get("left_out", [])) == sorted(expected)
+    convert, chunks = patch_anthropic(AnthropicProvider._convert_completion_chunk_response), ChunkConverter("asked")
+    started = [{**each, "thinking": ""} if each["type"] == "thinking" else each for each in blocks]
+    events: list[Any] = [
+        *(
+            RawContentBlockStartEvent.model_validate({"type": "content_block_start", "index": 0, "content_block": each})
+            for each in [*started, {"type": "text", "text": "", "citations": None}]
+        ),
+        RawContentBlockDeltaEvent.model_validate(
+            {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "So."}}
+        ),
+        RawMessageDeltaEvent.model_validate(
+            {
+                "type": "message_delta", "delta": {"stop_reason": "end_turn", "stop_sequence": None},
+                "usage": {"output_tokens": 7},
+            }
+        ),
+    ]  # fmt: skip
+    if cites:
+        cited = {"type": "citations_delta", "citation": citation}
+        event = {"type": "content_block_delta", "index": 0, "delta": cited}
+        events.insert(-1, RawContentBlockDeltaEvent.model_validate(event))
+    for each in events:
+        chunks.convert(convert(each, model_id="m"))
+    named = [name for each in chunks.final_chunks() for name in each.get("left_out", [])]
+    assert sorted(named) == sorted(expected)
 
 
 def test_groq_tells_its_fingerprint_and_why_a_stream_was_stopped() -> None:
@@ -185,12 +264,114 @@ def test_gemini_tells_the_pages_that_it_quotes(cited: Any, told: Any) -> None:
     assert piece["choices"][0]["delta"].get("annotations") == told
 
 
+def test_pages_of_one_answer_of_geminis_are_not_told_with_the_next() -> None:
+    """Also if the next one has no candidate, and the same task asks for both."""
+    text = {"content": {"role": "model", "parts": [{"text": "So."}]}, "finishReason": "STOP"}
+    made = GenerateContentResponse.model_validate({"candidates": [text]})
+
+    async def complete() -> Any:
+        for candidates in ([{**text, "citationMetadata": CITED}], []):
+            answer = GenerateContentResponse.model_validate({"candidates": candidates})
+
+            async def send(answer: Any = answer) -> Any:
+                return answer
+
+            await check_gemini_end(send)()
+        return patch_gemini(GoogleProvider._convert_completion_response)(
+            (_convert_response_to_response_dict(made), "m")
+        )
+
+    assert completion(asyncio.run(complete())).choices[0].message.annotations is None
+
+
+def gemini_answer(text: str, first: int, last: int) -> GenerateContentResponse:
+    """An answer, or a piece of one, that quotes what is between these bytes of the whole text."""
+    cited = {"citationSources": [{"startIndex": first, "endIndex": last, "uri": "https://example.org"}]}
+    candidate = {"content": {"role": "model", "parts": [{"text": text}]}, "finishReason": "STOP"}
+    return GenerateContentResponse.model_validate({"candidates": [{**candidate, "citationMetadata": cited}]})
+
+
+def quoted(text: str, annotations: Any) -> str:
+    (annotation,) = annotations
+    page = annotation["url_citation"]
+    return text[page["start_index"] : page["end_index"]]
+
+
+@pytest.mark.parametrize("cut", [0, 1, 3, 5, 8])
+def test_the_places_of_geminis_quotations_are_counted_in_characters(cut: int) -> None:
+    """Google counts bytes of UTF-8; in a stream of the whole text, of which the piece that tells them is the last."""
+    text = "Ü😀 zitiert."
+    begin, end = len("Ü😀 ".encode()), len("Ü😀 zitiert".encode())
+    answer = gemini_answer(text, begin, end)
+
+    async def send() -> Any:
+        return answer
+
+    async def complete() -> Any:
+        found = await check_gemini_end(send)()
+        return patch_gemini(GoogleProvider._convert_completion_response)(
+            (_convert_response_to_response_dict(found), "m")
+        )
+
+    made = to_completion(asyncio.run(complete()), "asked", counts_bytes=True)
+    assert quoted(text, made["choices"][0]["message"]["annotations"]) == "zitiert"
+    convert = patch_gemini(GoogleProvider._convert_completion_chunk_response)
+    chunks = ChunkConverter("asked", counts_bytes=True)
+    first = GenerateContentResponse.model_validate(
+        {"candidates": [{"content": {"role": "model", "parts": [{"text": text[:cut]}]}}]}
+    )
+    chunks.convert(convert(first))
+    piece = chunks.convert(convert(gemini_answer(text[cut:], begin, end)))
+    assert piece is not None and quoted(text, piece["choices"][0]["delta"]["annotations"]) == "zitiert"
+
+
+def test_a_place_behind_the_text_is_its_end() -> None:
+    chunks = ChunkConverter("asked", counts_bytes=True)
+    piece = chunks.convert(
+        patch_gemini(GoogleProvider._convert_completion_chunk_response)(gemini_answer("Ü", 1, 2**31 - 1))
+    )
+    assert piece is not None
+    page = piece["choices"][0]["delta"]["annotations"][0]["url_citation"]
+    assert (page["start_index"], page["end_index"]) == (0, 1)
+
+
 @pytest.mark.parametrize(
     ("name", "kind"),
     [("prompt_tokens_details", PromptTokensDetails), ("completion_tokens_details", CompletionTokensDetails)],
 )
 def test_all_counts_that_openai_has_names_for_are_told(name: str, kind: Any) -> None:
     assert set(kind.model_fields) <= USAGE_DETAILS[name]
+
+
+@pytest.mark.parametrize(
+    ("said", "told"),
+    [
+        ({"citationMetadata": {"citationSources": [{"uri": "u"}]}}, None),
+        ({"citationMetadata": {"citationSources": [{"uri": "u", "license": "mit"}]}}, ["answer.citations"]),
+        ({"citationMetadata": {"citationSources": [{"startIndex": 0}]}}, ["answer.citations"]),
+        ({"citationMetadata": {"citations": [{"uri": "u", "publicationDate": {"year": 2026}}]}}, ["answer.citations"]),
+        ({"safetyRatings": [{"category": "HARM_CATEGORY_HARASSMENT", "probability": "NEGLIGIBLE"}]},
+         ["answer.safety_ratings"]),
+        ({"groundingMetadata": {"webSearchQueries": ["x"]}}, ["answer.grounding_metadata"]),
+        ({"groundingMetadata": {}, "safetyRatings": [], "urlContextMetadata": {}}, None),
+        ({"urlContextMetadata": {"urlMetadata": [{"retrievedUrl": "u"}]}}, ["answer.url_context_metadata"]),
+    ],
+)  # fmt: skip
+def test_what_gemini_says_of_an_answer_is_named(said: dict[str, Any], told: Any) -> None:
+    candidate = {"content": {"role": "model", "parts": [{"text": "So."}]}, "finishReason": "STOP", **said}
+    answer = GenerateContentResponse.model_validate({"candidates": [candidate]})
+
+    async def complete() -> Any:
+        async def send() -> Any:
+            return answer
+
+        found = _convert_response_to_response_dict(await check_gemini_end(send)())
+        return patch_gemini(GoogleProvider._convert_completion_response)((found, "m"))
+
+    assert to_completion(asyncio.run(complete()), "asked").get("left_out") == told
+    chunks = ChunkConverter("asked")
+    chunks.convert(patch_gemini(GoogleProvider._convert_completion_chunk_response)(answer))
+    assert [each["left_out"] for each in chunks.final_chunks() if "left_out" in each] == ([told] if told else [])
 
 
 @pytest.mark.parametrize("api", ["anthropic", "cohere", "gemini", "mistral", "ollama"])
@@ -230,7 +411,8 @@ def test_citations_of_cohere_are_named() -> None:
 
 
 def test_references_of_mistral_are_named() -> None:
-    content = [{"type": "text", "text": "So."}, {"type": "reference", "reference_ids": [1]}, {"type": "new", "x": 1}]
+    reference, new = {"type": "reference", "reference_ids": [1]}, {"type": "new", "x": 1}
+    content = [{"type": "text", "text": "So."}, new, reference, reference]
     choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": content}}
     answer = ChatCompletionResponse.model_validate(
         {**BASE, "object": "chat.completion", "usage": COUNTS, "choices": [choice]}

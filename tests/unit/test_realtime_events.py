@@ -23,6 +23,7 @@ from groundplan.gateway.surfaces.realtime.events import (
     check,
     error_status,
     failure_status,
+    move_key_to_header,
     passed_parameters,
     read_client,
     read_server,
@@ -111,6 +112,23 @@ def test_pictures_beside_items_are_seen_by_no_check_either(kind: str) -> None:
     )
     with pytest.raises(Denied, match="image"):
         ConversationGuard(cast(Any, guarding)).check_sent({"type": kind, "image": "AAAA"}, 100)
+
+
+def test_a_key_among_the_subprotocols_is_given_once() -> None:
+    def offering(*keys: str, **more: bytes) -> dict[bytes, bytes]:
+        offered = ", ".join(["realtime", *(f"openai-insecure-api-key.{key}" for key in keys)])
+        return {b"sec-websocket-protocol": offered.encode()} | {name.encode(): value for name, value in more.items()}
+
+    one = offering("gp_one")
+    move_key_to_header(one)
+    assert one[b"authorization"] == b"Bearer gp_one"
+    both = offering("gp_one", authorization=b"Bearer gp_two")
+    move_key_to_header(both)
+    assert both[b"authorization"] == b"Bearer gp_two", "a header counts first"
+    for keys in (("gp_one", "gp_two"), ("gp_one", "gp_one")):
+        with pytest.raises(Invalid) as caught:
+            move_key_to_header(offering(*keys))
+        assert caught.value.code == "duplicate_header" and "gp_" not in f"{caught.value.message} {caught.value.hint}"
 
 
 def test_an_address_says_how_it_is_to_be_answered_as_the_guides_of_telephone_providers_do() -> None:

@@ -175,6 +175,9 @@ def test_what_a_message_asks_for_is_asked_for_in_chat(more: dict[str, Any], fiel
         ("stop", "END", False, ("stop_sequence", "END")),
         ("stop", "", False, ("end_turn", None)),
         ("stop", 151_643, False, ("end_turn", None)),  # vLLM names a token
+        ("tool_calls", None, True, ("tool_use", None)),
+        ("tool_calls", None, False, ("end_turn", None)),
+        ("function_call", None, False, ("end_turn", None)),
         ("length", "END", True, ("max_tokens", None)),
         ("content_filter", None, False, ("refusal", None)),
     ],

@@ -31,7 +31,7 @@ def told(sent: list[ToolCallDelta]) -> list[tuple[int, str | None, str]]:
     order, found = ToolCallSequencer(), list[tuple[int, str | None, str]]()
     pieces = [piece for each in sent for piece in order.feed(each)] + order.drain()
     for piece in pieces:
-        more = piece.function.arguments or ""
+        more = piece.text
         if found and found[-1][0] == piece.index:
             number, name, text = found[-1]
             found[-1] = (number, name, text + more)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from datetime import date
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,6 +17,8 @@ from groundplan.core.errors import Invalid
 from groundplan.core.money import PICO
 from groundplan.economics.unit_price import audio_price, image_price, speech_price
 from groundplan.gateway.call.ask import Ask
+from groundplan.gateway.http.server import Request
+from groundplan.gateway.surfaces.images import IMAGES
 from groundplan.gateway.surfaces.transcriptions import TRANSCRIPTIONS
 from groundplan.ledger.model import Usage
 from groundplan.release.compile.places import compile_deployments
@@ -37,10 +41,11 @@ PRICES = {"1024x1024": 4, "1024x1024/hd": 8, "512x512/low": 1, "512x512/high": 3
 @pytest.mark.parametrize(
     ("size", "quality", "price"),
     [
-        ("1024x1024", None, 4),
+        ("1024x1024", None, 8),
+        ("1024x1024", "auto", 8),
         ("1024x1024", "hd", 8),
         ("1024x1024", "standard", 4),
-        ("512x512", None, 3),
+        ("512x512", None, 12),
         ("512x512", "low", 1),
         ("512x512", "auto", 12),
         ("1792x1024", None, 12),
@@ -50,6 +55,56 @@ PRICES = {"1024x1024": 4, "1024x1024/hd": 8, "512x512/low": 1, "512x512/high": 3
 )
 def test_an_image_costs_what_its_class_costs(size: str | None, quality: str | None, price: int) -> None:
     assert image_price(Rates(input=0, output=0, images=PRICES), size, quality) == price
+
+
+@pytest.mark.parametrize(
+    ("asked", "answered", "price"),
+    [
+        ({"size": "1024x1024"}, {}, 4),
+        ({"size": "1024x1024"}, {"size": "1024x1024", "quality": "hd"}, 8),
+        ({"size": "1024x1024"}, {"size": "1024x1024", "quality": "standard"}, 4),
+        ({"size": "1024x1024", "quality": "auto"}, {}, 8),
+        ({"size": "1024x1024", "quality": "auto"}, {"quality": "auto"}, 8),
+        ({"size": "1024x1024", "quality": "auto"}, {"quality": "low"}, 4),
+        ({"size": "512x512"}, {}, 12),
+        ({"size": "512x512"}, {"quality": "low"}, 1),
+        ({"size": "512x512", "quality": "low"}, {"size": "1024x1024", "quality": "hd"}, 1),
+        ({}, {}, 12),
+        ({}, {"size": "1024x1024"}, 4),
+        ({}, {"size": 1024, "quality": None}, 12),
+    ],
+)
+@pytest.mark.parametrize("streamed", [False, True])
+def test_what_a_request_leaves_open_is_charged_as_the_answer_says(
+    asked: dict[str, Any], answered: dict[str, Any], price: int, streamed: bool
+) -> None:
+    painter = Deployment(
+        name="painter", site="here", model="m", upstream_model="m", url="http://u/v1",
+        rates=Rates(input=0, output=0, images=PRICES),
+    )  # fmt: skip
+    request = Request(0.0)
+    request.body = json.dumps({"prompt": "a house", "stream": streamed, **asked}).encode()
+    ask, codec = IMAGES.read(request), IMAGES.codec(painter)
+    held = IMAGES.cost_bound(ask, painter, 0, 0)
+    assert held == image_price(painter.rates, asked.get("size"), asked.get("quality")) and held >= price
+    usage: Usage | None
+    if streamed:
+        relay = codec.new_relay(ask)
+        relay.feed(json.dumps({"type": "image_generation.completed", "b64_json": "eA==", **answered}).encode())
+        usage = relay.usage
+    else:
+        usage = codec.parse_answer(json.dumps({"data": [{"b64_json": "eA=="}], **answered}).encode(), ask).usage
+    assert usage is not None and IMAGES.cost(ask, painter, usage) == price
+
+
+def test_an_answer_of_a_class_without_a_price_costs_what_was_reserved() -> None:
+    only = Rates(input=0, output=0, images={"1024x1024/hd": 8})
+    painter = Deployment(name="painter", site="here", model="m", upstream_model="m", url="http://u/v1", rates=only)
+    request = Request(0.0)
+    request.body = b'{"prompt":"a house","size":"1024x1024"}'
+    ask = IMAGES.read(request)
+    usage = IMAGES.codec(painter).parse_answer(b'{"data":[{}],"quality":"low"}', ask).usage
+    assert usage is not None and IMAGES.cost(ask, painter, usage) == IMAGES.cost_bound(ask, painter, 0, 0) == 8
 
 
 def test_a_class_without_a_price_has_none() -> None:

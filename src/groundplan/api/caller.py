@@ -29,6 +29,7 @@ RECOVERY_PATHS = frozenset(
     {"/api/session", "/api/sessions", "/api/logout", "/api/passkeys", "/api/passkeys/registration"}
 )
 """Paths that a person who only followed a link may use from another machine: those needed to register a passkey."""
+_FORWARDED = frozenset({"forwarded", "via", "x-real-ip"})
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 
 
@@ -114,8 +115,11 @@ def _authenticate(request: Request, services: Services) -> Caller:
 
 
 def _require_local(request: Request, services: Services) -> None:
-    """Raise `Denied` for a request from another machine: the operator's token and links are valid only on this one."""
-    if is_remote(request, services.settings.console_url):
+    """Raise `Denied` for a request from another machine: the operator's token and links are valid only on this one.
+    Where there is an address of the console, and so a proxy, a request that a proxy passed on is from another one also
+    if the proxy replaced the Host header, as nginx does unless it is told to keep it."""
+    url = services.settings.console_url
+    if is_remote(request, url) or (url is not None and _was_passed_on(request)):
         raise Denied(
             "from another machine only a passkey or the company's sign-in is accepted",
             code="proof_missing",
@@ -126,6 +130,11 @@ def _require_local(request: Request, services: Services) -> None:
 def is_remote(request: Request, console_url: str | None) -> bool:
     """Whether the request came to the company's address of the console instead of this machine's own address."""
     return console_url is not None and request.url.hostname == urlsplit(console_url).hostname
+
+
+def _was_passed_on(request: Request) -> bool:
+    """Whether a proxy says in a header that it passed the request on for somebody."""
+    return any(name in _FORWARDED or name.startswith("x-forwarded-") for name in request.headers)
 
 
 def cookie_name(request: Request) -> str:

@@ -8,22 +8,32 @@ from __future__ import annotations
 from groundplan.blueprint.model import Rates
 
 ANY = "any"
+_OPEN = (None, "auto")
+"""A size or quality that the provider chooses."""
 
 
 def image_price(rates: Rates, size: str | None, quality: str | None) -> int | None:
-    """Price of one generated image; None where no price covers its class. An open size or quality is the dearest."""
+    """Price of one generated image; None where no price covers its class. A size or quality that is left open (None or
+    `auto`) has the highest price that it can get: the provider decides."""
     prices = rates.images
-    if not prices:
-        return None
-    if size is None or size == "auto" or quality == "auto":
-        fitting = [p for name, p in prices.items() if size in (None, "auto") or name.partition("/")[0] in (size, ANY)]
-        return max(fitting, default=None)
-    if quality is not None and f"{size}/{quality}" in prices:
-        return prices[f"{size}/{quality}"]
-    if size in prices:
-        return prices[size]
-    of_size = [found for name, found in prices.items() if name.partition("/")[0] == size]
-    return max(of_size) if quality is None and of_size else prices.get(ANY)
+    if size in _OPEN:
+        return max(prices.values(), default=None)
+    named = None if quality in _OPEN else prices.get(f"{size}/{quality}")
+    if named is not None:
+        return named
+    unnamed = prices.get(size, prices.get(ANY))
+    if quality not in _OPEN:
+        return unnamed
+    of_size = [price for name, price in prices.items() if name.partition("/")[0] == size]
+    return max(of_size if unnamed is None else [*of_size, unnamed], default=None)
+
+
+def made_image_price(rates: Rates, size: str | None, quality: str | None) -> int | None:
+    """As `image_price`, for an image that was made. A quality that neither the request nor the answer names (None) is
+    the provider's default, which has the price of the size alone where one is declared."""
+    if quality is None and size is not None and size in rates.images:
+        return rates.images[size]
+    return image_price(rates, size, quality)
 
 
 def speech_price(rates: Rates, characters: int) -> int:

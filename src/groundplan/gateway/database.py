@@ -6,10 +6,10 @@ Statements are those of the stores; what PostgreSQL tells by itself is in `notif
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from time import monotonic
-from typing import Any, LiteralString
+from typing import Any, LiteralString, Self
 
 from psycopg import AsyncConnection, OperationalError
 from psycopg.abc import RV, PQGen
@@ -42,9 +42,30 @@ _DURABLE = """SELECT set_config('synchronous_commit', 'on', false)
     WHERE current_setting('synchronous_commit') IN ('off', 'local')"""
 
 
+@contextmanager
+def connect_timeout(url: str) -> Iterator[int]:
+    """The seconds that each server of an address has for a connection, which is made inside: two, and after a try that
+    was too short two more, up to six. A busy PostgreSQL, which needs some of a second for each answer, has to give
+    several until a connection is there. Every connection of a worker, single or of a pool, goes by this."""
+    seconds, began = _connect_seconds.get(url, _CONNECT_S), monotonic()
+    try:
+        yield seconds
+    except ConnectionTimeout:
+        _connect_seconds[url] = min(_MOST_CONNECT_S, seconds + _CONNECT_S)
+        raise
+    if monotonic() - began < _CONNECT_S / 2:
+        _connect_seconds.pop(url, None)
+
+
 class _Prompt(AsyncConnection[Any]):
     """One that is not waited for by whoever waits no more: psycopg gives PostgreSQL ten seconds to end a statement. It
     does not stay with a server that may write no more, as one to which connections are left after a failover."""
+
+    @classmethod
+    async def connect(cls, conninfo: str = "", **more: Any) -> Self:
+        """As psycopg's, within the time of `connect_timeout`. Raises psycopg.Error, OSError."""
+        with connect_timeout(conninfo) as seconds:
+            return await super().connect(conninfo, **{**more, "connect_timeout": seconds})
 
     async def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """Raises psycopg.Error; closed where nothing can be written, and where a statement is not answered within
@@ -65,18 +86,8 @@ class _Prompt(AsyncConnection[Any]):
 
 
 async def connect(url: str, *, autocommit: bool = True) -> Connection:
-    """A connection within two seconds for each server that the address names. After a try that was too short they have
-    two seconds more, up to six: a busy PostgreSQL, which needs some of a second for each answer, has to give several
-    until a connection is there. Raises psycopg.Error, OSError."""
-    seconds, began = _connect_seconds.get(url, _CONNECT_S), monotonic()
-    try:
-        connection = await _Prompt.connect(url, autocommit=autocommit, connect_timeout=seconds)
-    except ConnectionTimeout:
-        _connect_seconds[url] = min(_MOST_CONNECT_S, seconds + _CONNECT_S)
-        raise
-    if monotonic() - began < _CONNECT_S / 2:
-        _connect_seconds.pop(url, None)
-    return connection
+    """A connection within the time of `connect_timeout`. Raises psycopg.Error, OSError."""
+    return await _Prompt.connect(url, autocommit=autocommit)
 
 
 async def fetched(
@@ -114,7 +125,7 @@ class Pool:
         self._pool: AsyncConnectionPool[Connection] = AsyncConnectionPool(
             url,
             connection_class=_Prompt,
-            kwargs={"autocommit": True, "connect_timeout": _CONNECT_S},
+            kwargs={"autocommit": True},
             min_size=0,
             max_size=_CONNECTIONS,
             timeout=SECONDS,

@@ -22,13 +22,13 @@ _OPEN_FIRST = """SELECT b.id, b.workload, b.status, b.at AS created_at, b.expire
 _TIMES = ("created_at", "due_at", "expires_at")
 
 
-def responses(conn: Connection[Any], workload: str | None, limit: int) -> list[dict[str, Any]]:
+def list_responses(conn: Connection[Any], workload: str | None, limit: int) -> list[dict[str, Any]]:
     """Open responses first, then the newest. `problem` is why one waits (until `due_at`), or the code with which it
     failed."""
     return [_to_json(row) for row in select(conn, _OPEN_FIRST, {"workload": workload, "limit": limit})]
 
 
-def open_by_workload(conn: Connection[Any], workload: str | None) -> list[dict[str, Any]]:
+def count_open_by_workload(conn: Connection[Any], workload: str | None) -> list[dict[str, Any]]:
     """Numbers of open responses by workload, the largest first."""
     return select(
         conn,

@@ -17,6 +17,7 @@ from psycopg.rows import class_row
 from psycopg.types.json import Jsonb
 
 from groundplan.ledger import retention
+from groundplan.ledger.stored_owner import Owner
 
 Conn = Connection[Any]
 CHANNEL: Final = "groundplan_background"
@@ -35,7 +36,9 @@ _OPEN: Final = "status IN ('queued', 'in_progress')"
 _COLUMNS: Final = (
     "id, call_id, workload, owner, key_id, person, said, at, expires_at, sealed, failed, ended, status, waits"
 )
-_MINE: Final = "id = %(id)s AND owner = %(owner)s AND workload = %(workload)s AND expires_at > now()"
+_MINE: Final = (
+    "id = %(id)s AND owner = %(owner)s AND person = %(person)s AND workload = %(workload)s AND expires_at > now()"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,11 +85,12 @@ def add(conn: Conn, row: Row, epoch: UUID | None, most: int, most_bytes: int) ->
     return done.rowcount > 0
 
 
-def find(conn: Conn, id: str, owner: UUID, workload: str) -> Row | None:
+def find(conn: Conn, id: str, owner: Owner) -> Row | None:
     """A response of this owner that has not expired; None if there is none."""
     with conn.cursor(row_factory=class_row(Row)) as cursor:
-        named = {"id": id, "owner": owner, "workload": workload}
-        return cursor.execute(f"SELECT {_COLUMNS} FROM background_response WHERE {_MINE}", named).fetchone()
+        return cursor.execute(
+            f"SELECT {_COLUMNS} FROM background_response WHERE {_MINE}", owner.parameters(id=id)
+        ).fetchone()
 
 
 def status(conn: Conn, id: str) -> str:
@@ -178,10 +182,10 @@ def requeue(conn: Conn, id: str, epoch: UUID, waits: dict[str, str], seconds: fl
     )
 
 
-def cancel(conn: Conn, id: str, owner: UUID, workload: str) -> bool:
+def cancel(conn: Conn, id: str, owner: Owner) -> bool:
     """Cancel a response of this owner and notify its worker; False if it was not open."""
     cancelled: LiteralString = f"UPDATE background_response SET status = 'cancelled' WHERE {_MINE} AND {_OPEN}"
-    return _execute_and_notify(conn, cancelled, {"id": id, "owner": owner, "workload": workload})
+    return _execute_and_notify(conn, cancelled, owner.parameters(id=id))
 
 
 def cancel_for_all(conn: Conn, id: str) -> bool:
@@ -190,10 +194,10 @@ def cancel_for_all(conn: Conn, id: str) -> bool:
     return _execute_and_notify(conn, cancelled, {"id": id})
 
 
-def delete(conn: Conn, id: str, owner: UUID, workload: str) -> bool:
+def delete(conn: Conn, id: str, owner: Owner) -> bool:
     """Delete a response of this owner and notify its worker; False if there was none."""
     deleted: LiteralString = f"DELETE FROM background_response WHERE {_MINE}"
-    return _execute_and_notify(conn, deleted, {"id": id, "owner": owner, "workload": workload})
+    return _execute_and_notify(conn, deleted, owner.parameters(id=id))
 
 
 def _execute_and_notify(conn: Conn, statement: LiteralString, parameters: dict[str, object]) -> bool:

@@ -29,14 +29,14 @@ _NEWEST = """SELECT b.id, b.workload, b.endpoint, b.status, b.created_at, b.expi
 _TIMES = ("created_at", "expires_at", "ended_at")
 
 
-def batches(conn: Connection[Any], workload: str | None, limit: int) -> list[dict[str, Any]]:
+def list_batches(conn: Connection[Any], workload: str | None, limit: int) -> list[dict[str, Any]]:
     """The newest batches first. `held_usd` is reserved for lines that are not processed yet; `problem` says why a batch
     failed, or what its order at a provider waits for."""
     rows = select(conn, _NEWEST, {"workload": workload, "limit": limit})
     return [_to_json(row) for row in rows]
 
 
-def files(conn: Connection[Any], workload: str | None) -> list[dict[str, Any]]:
+def file_totals(conn: Connection[Any], workload: str | None) -> list[dict[str, Any]]:
     """The number and total bytes of the files of each workload, the largest first."""
     return select(
         conn,

@@ -15,9 +15,9 @@ from uuid import UUID
 from psycopg import Connection
 
 from groundplan.ledger import retention
+from groundplan.ledger.stored_owner import OWNED, Owner
 
 _COLUMNS = "call_id, id, workload, owner, deployment, model, expires_at, sealed"
-_MINE = "owner = %(owner)s AND workload = %(workload)s AND expires_at > now()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,20 +35,8 @@ class Row:
     sealed: str
 
 
-@dataclass(frozen=True, slots=True)
-class Owner:
-    """The owner of stored completions."""
-
-    key: UUID
-    workload: str
-
-    def named(self, **more: Any) -> dict[str, Any]:
-        """Parameters of a statement."""
-        return {"owner": self.key, "workload": self.workload, **more}
-
-
 def add(conn: Connection[Any], row: Row) -> bool:
-    """Store a completion; False if the owner has one with this id."""
+    """Store a completion; False if its key has one with this id."""
     done = conn.execute(
         f"INSERT INTO stored_completion ({_COLUMNS}) VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT DO NOTHING",
         (row.call, row.id, row.workload, row.owner, row.deployment, row.model, row.expires_at, row.sealed),
@@ -59,8 +47,8 @@ def add(conn: Connection[Any], row: Row) -> bool:
 def find(conn: Connection[Any], id: str, owner: Owner, *, lock: bool = False) -> Row | None:
     """A completion of this owner that has not expired; with `lock` its row is locked for this transaction."""
     found = conn.execute(
-        f"SELECT {_COLUMNS} FROM stored_completion WHERE id = %(id)s AND {_MINE}{' FOR UPDATE' if lock else ''}",
-        owner.named(id=id),
+        f"SELECT {_COLUMNS} FROM stored_completion WHERE id = %(id)s AND {OWNED}{' FOR UPDATE' if lock else ''}",
+        owner.parameters(id=id),
     ).fetchone()
     return None if found is None else Row(*found)
 
@@ -79,7 +67,7 @@ def page(
     completions, and at most `most_bytes` bytes (but always one)."""
     sign, order = ("<", "DESC") if newest_first else (">", "ASC")
     # only what is asked for, so that each page begins where it is and not at the first of all
-    wanted = _MINE
+    wanted = OWNED
     wanted += " AND model = %(model)s" if model is not None else ""
     wanted += f" AND call_id {sign} %(after)s" if after is not None else ""
     rows = conn.execute(
@@ -88,7 +76,7 @@ def page(
                 ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING) AS before
               FROM stored_completion WHERE {wanted} ORDER BY call_id {order} LIMIT %(most)s) s
             WHERE coalesce(before, 0) < %(most_bytes)s ORDER BY call_id {order}""",
-        owner.named(model=model, after=after, most=most, most_bytes=most_bytes),
+        owner.parameters(model=model, after=after, most=most, most_bytes=most_bytes),
     ).fetchall()
     return [Row(*row) for row in rows]
 
@@ -99,7 +87,8 @@ def change(conn: Connection[Any], call: UUID, sealed: str) -> None:
 
 def delete(conn: Connection[Any], id: str, owner: Owner) -> bool:
     """Delete a completion of this owner; False where there was none."""
-    return conn.execute(f"DELETE FROM stored_completion WHERE id = %(id)s AND {_MINE}", owner.named(id=id)).rowcount > 0
+    done = conn.execute(f"DELETE FROM stored_completion WHERE id = %(id)s AND {OWNED}", owner.parameters(id=id))
+    return done.rowcount > 0
 
 
 def apply_rules(conn: Connection[Any], rules: Sequence[tuple[str, bool, int]]) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """The SQL of sums of whole days (UTC) by person, by document and source, and by tag of keys.
 
-Rows that are not folded yet are included. Each query is one statement, so it sees one state; none reads calls.
+Rows that are not rolled up yet are included. Each query is one statement, so it sees one state; none reads calls.
 """
 
 from __future__ import annotations
@@ -22,7 +22,9 @@ Columns = tuple[list[str], list[str], list[int], list[int]]
 does not traverse lists of strings and numbers as it does rows."""
 
 
-def people(conn: Connection[Any], since: datetime, until: datetime, workload: str | None, limit: int) -> list[Row]:
+def cost_by_person(
+    conn: Connection[Any], since: datetime, until: datetime, workload: str | None, limit: int
+) -> list[Row]:
     """(person_id, person, calls, cost_usd) of whole days, the most expensive first; `person` is None for calls without
     a person."""
     return select(
@@ -37,7 +39,7 @@ def people(conn: Connection[Any], since: datetime, until: datetime, workload: st
     )
 
 
-def sources(conn: Connection[Any], since: datetime, until: datetime, workload: str | None) -> list[Row]:
+def cost_by_source(conn: Connection[Any], since: datetime, until: datetime, workload: str | None) -> list[Row]:
     """(source, documents, calls, cost_usd) of whole days: the cost of each call in equal shares on the documents that
     it was given; source '' for calls without documents, or whose document was deleted."""
     return select(
@@ -54,7 +56,7 @@ def sources(conn: Connection[Any], since: datetime, until: datetime, workload: s
 
 
 def sources_by_workload(conn: Connection[Any], since: datetime, until: datetime) -> list[tuple[str, str, Any, Any]]:
-    """(workload, source, cost_usd, calls) of whole days, as `sources`."""
+    """(workload, source, cost_usd, calls) of whole days, as `cost_by_source`."""
     return _tuples(
         conn,
         f"""WITH {_summed_by_workload("document")}, each AS (
@@ -150,7 +152,7 @@ def key_costs(conn: Connection[Any], keys: list[str], since: datetime) -> dict[s
     return found
 
 
-def people_placed(
+def people_at_places(
     conn: Connection[Any], since: datetime, until: datetime, places: Sequence[str]
 ) -> tuple[list[str], list[str], Columns]:
     """(deployments, sites, [workload, person's address, tokens, calls]) of whole days, for answers from one of `places`
@@ -164,11 +166,11 @@ def people_placed(
     return deployments, sites, (workloads, people, list(map(int, tokens)), list(map(int, calls)))
 
 
-def sources_placed(
+def sources_at_places(
     conn: Connection[Any], since: datetime, until: datetime, places: Sequence[str]
 ) -> list[tuple[str, str, str, str, Any, Any]]:
     """(workload, source, deployment, site, tokens, calls) of whole days, for answers from one of `places`
-    (deployment/NAME or site/NAME): the tokens of each call in equal shares on its documents, as in `sources`."""
+    (deployment/NAME or site/NAME): the tokens of each call in equal shares on its documents, as in `cost_by_source`."""
     return _tuples(
         conn,
         f"""WITH {_summed_by_place("document")}, each AS (
@@ -199,7 +201,9 @@ def _read_columns(conn: Connection[Any], query: str, parameters: Row) -> list[li
     return [[] if column is None else column.split("\n") for column in row]
 
 
-def people_weeks(conn: Connection[Any], since: datetime, until: datetime, workload: str | None) -> dict[datetime, int]:
+def people_by_week(
+    conn: Connection[Any], since: datetime, until: datetime, workload: str | None
+) -> dict[datetime, int]:
     """Monday -> number of people who called in that week. Weeks without calls are left out, and calls without a person
     are not counted."""
     days, more = ("person_whole", "") if workload is None else ("person_day", " AND workload = %(workload)s")
@@ -215,7 +219,7 @@ def people_weeks(conn: Connection[Any], since: datetime, until: datetime, worklo
 
 
 def _summed_days(what: LiteralString, workload: str | None) -> str:
-    """The CTE `summed` of one workload, or of all together: rows that were folded and rows that were not yet."""
+    """The CTE `summed` of one workload, or of all together: rows that were rolled up and rows that were not yet."""
     if workload is None:
         return _summed(what, what, f"{what}_whole", "")
     return _summed(what, what, f"{what}_day", " AND workload = %(workload)s")
@@ -229,7 +233,7 @@ def _summed_by_workload(what: LiteralString) -> str:
 def _summed(what: str, keys: str, days: str, more: str, measure: str = "cost_usd") -> str:
     """The CTE `summed`, with the CTEs that compute its bounds. Whole months are read from the sums of months; a partial
     month from its running sums as far as they reach, and from the days that are not in them yet; and rows that were not
-    folded are added. A month in which nothing follows `until` counts as whole, such as the present one."""
+    rolled up are added. A month in which nothing follows `until` counts as whole, such as the present one."""
     columns = f"SELECT {keys}, calls, {measure} FROM"
     spans = [
         f"{columns} {what}_month {_SPAN.format('m0', 'm1')}{more}",

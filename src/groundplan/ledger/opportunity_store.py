@@ -32,7 +32,9 @@ _OUTPUT: Final = frozenset({"output", "reasoning", "output_audio", "output_image
 _COUNTED: Final = ("calls", "input", "cache_read", "output")
 
 
-def spend(conn: Connection[Any], since: datetime, workload: str | None = None, *, hours: bool = False) -> list[Row]:
+def spend_by_deployment(
+    conn: Connection[Any], since: datetime, workload: str | None = None, *, hours: bool = False
+) -> list[Row]:
     """Rows of workload, deployment, model and purpose, the most expensive first.
 
     Values: calls (billed attempts, of which a call may have several), `unanswered` (those of them that answered no
@@ -57,7 +59,7 @@ def spend(conn: Connection[Any], since: datetime, workload: str | None = None, *
     return sorted(found.values(), key=lambda row: (-row["cost_usd"], row["workload"], row["deployment"]))
 
 
-def first_days(conn: Connection[Any], since: datetime) -> dict[str, date]:
+def first_call_days(conn: Connection[Any], since: datetime) -> dict[str, date]:
     """Workload -> the first day (UTC) since then on which the ledger has a call of it."""
     wanted = {
         "since": since, "until": None, "workload": None, "status": None, "deployment": None, "demo": None,
@@ -97,7 +99,7 @@ def _add_part(sums: Row, row: Row) -> None:
     sums["output"] += count if part in _OUTPUT else 0
 
 
-def outputs(conn: Connection[Any], since: datetime, workloads: Sequence[str]) -> list[Row]:
+def answer_lengths(conn: Connection[Any], since: datetime, workloads: Sequence[str]) -> list[Row]:
     """(workload, answers, longest, common, set_aside_usd) of the answers among the newest calls, without those from a
     cache and those of calls that the gateway made for itself."""
     return select(
@@ -113,7 +115,7 @@ def outputs(conn: Connection[Any], since: datetime, workloads: Sequence[str]) ->
     )
 
 
-def grounded(conn: Connection[Any], since: datetime, workloads: Sequence[str]) -> list[Row]:
+def grounded_calls(conn: Connection[Any], since: datetime, workloads: Sequence[str]) -> list[Row]:
     """(workload, team, sources, cost_usd, accepted, looked) of those of the newest calls that were given passages and
     that a model answered to clients. `accepted` is by their newest outcome; `looked` is the number of the newest calls
     among which they are."""
@@ -134,7 +136,7 @@ def grounded(conn: Connection[Any], since: datetime, workloads: Sequence[str]) -
 
 def shared_requests(conn: Connection[Any], since: datetime) -> list[Row]:
     """(workloads, requests, calls, repeated_usd, fewest) of identical requests made by several workloads, among the
-    requests that are compared; includes days that are not folded yet."""
+    requests that are compared; includes days that are not rolled up yet."""
     return select(
         conn,
         """SELECT workloads, sum(requests)::bigint AS requests, sum(calls)::bigint AS calls,
@@ -146,17 +148,17 @@ def shared_requests(conn: Connection[Any], since: datetime) -> list[Row]:
     )
 
 
-def fold_shared_requests(conn: Connection[Any], at: datetime) -> int:
-    """Fold the identical requests of past days into counts, and delete their digests and keys; returns the number of
+def roll_up_shared_requests(conn: Connection[Any], at: datetime) -> int:
+    """Roll the identical requests of past days up into counts, and delete their digests and keys; returns the number of
     digests."""
     row = conn.execute("SELECT fold_asked(%s)", (at,)).fetchone()
     assert row is not None
     return int(row[0])
 
 
-def active(conn: Connection[Any], since: datetime, most_hours: int) -> list[Row]:
+def active_hours(conn: Connection[Any], since: datetime, most_hours: int) -> list[Row]:
     """(workload, feature, deployment, hours, calls, cost_usd, busiest, busiest_calls) of answers, for those that have
-    calls in at most `most_hours` whole hours. Rows not folded yet, of some seconds, are left out."""
+    calls in at most `most_hours` whole hours. Rows not rolled up yet, of some seconds, are left out."""
     return select(
         conn,
         """WITH few AS (
@@ -185,7 +187,7 @@ _FURTHER: LiteralString = """further AS (
 the first step of a cascade, which was answered."""
 
 
-def retried(conn: Connection[Any], since: datetime) -> list[Row]:
+def retried_calls(conn: Connection[Any], since: datetime) -> list[Row]:
     """(workload, calls, rescued, lost_usd) of calls with retries, including those where a hedge of a retry answered. A
     retry that ended with its worker, or because its client disconnected, counts neither as rescued nor as failed."""
     return select(
@@ -199,7 +201,7 @@ def retried(conn: Connection[Any], since: datetime) -> list[Row]:
     )
 
 
-def lost(conn: Connection[Any], since: datetime) -> list[Row]:
+def failed_retries(conn: Connection[Any], since: datetime) -> list[Row]:
     """(workload, deployment, attempts, cost_usd) of billed retries that failed, of calls that no attempt after the
     first answered."""
     return select(
@@ -214,7 +216,7 @@ def lost(conn: Connection[Any], since: datetime) -> list[Row]:
 _READS: Final = ("content.read", "content.replayed", "routing.evidence")
 
 
-def content(conn: Connection[Any], since: datetime) -> list[Row]:
+def stored_content_use(conn: Connection[Any], since: datetime) -> list[Row]:
     """(workload, gigabytes, calls, reads) of stored prompts and answers; `reads` includes replays and the training of
     routers."""
     rows = select(

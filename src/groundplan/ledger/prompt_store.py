@@ -62,7 +62,7 @@ def parts_above(
     )  # fmt: skip
 
 
-def beyond(
+def count_beyond_context(
     conn: Connection[Any], since: datetime, until: datetime, workload: str | None, sizes: Mapping[Place, int],
     times: tuple[float, float],
 ) -> list[Row]:  # fmt: skip

@@ -15,6 +15,7 @@ from uuid import UUID
 from psycopg import Connection
 
 from groundplan.ledger import retention
+from groundplan.ledger.stored_owner import OWNED, Owner
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,22 +40,19 @@ def add(conn: Connection[Any], row: Row) -> bool:
     return done.rowcount > 0
 
 
-def find(conn: Connection[Any], id: str, owner: UUID, workload: str) -> Row | None:
+def find(conn: Connection[Any], id: str, owner: Owner) -> Row | None:
     """A response of this owner that has not expired; None if there is none."""
     found = conn.execute(
-        """SELECT id, workload, owner, deployment, expires_at, sealed FROM stored_response
-           WHERE id = %s AND owner = %s AND workload = %s AND expires_at > now()""",
-        (id, owner, workload),
+        f"""SELECT id, workload, owner, deployment, expires_at, sealed FROM stored_response
+            WHERE id = %(id)s AND {OWNED}""",
+        owner.parameters(id=id),
     ).fetchone()
     return None if found is None else Row(*found)
 
 
-def delete(conn: Connection[Any], id: str, owner: UUID, workload: str) -> bool:
+def delete(conn: Connection[Any], id: str, owner: Owner) -> bool:
     """Delete a response of this owner; False if there was none."""
-    done = conn.execute(
-        "DELETE FROM stored_response WHERE id = %s AND owner = %s AND workload = %s AND expires_at > now()",
-        (id, owner, workload),
-    )
+    done = conn.execute(f"DELETE FROM stored_response WHERE id = %(id)s AND {OWNED}", owner.parameters(id=id))
     return done.rowcount > 0
 
 

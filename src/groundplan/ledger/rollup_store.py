@@ -83,9 +83,9 @@ def is_call(endpoint: str) -> bool:
     return endpoint not in _NO_CALLS and not endpoint.endswith(".estimate")
 
 
-def fold(conn: Connection[Any]) -> int:
-    """Fold deltas into hours and days, in the caller's transaction, and finished days into the running sums of a month
-    (`008_rollups.sql`); returns the number of deltas."""
+def roll_up(conn: Connection[Any]) -> int:
+    """Roll deltas up into hours and days, in the caller's transaction, and finished days into the running sums of a
+    month (`008_rollups.sql`); returns the number of deltas."""
     row = conn.execute(
         "SELECT fold_rollups() + fold_outcomes() + fold_content() + fold_places() + fold_steps(), keep_running()"
     ).fetchone()
@@ -93,7 +93,7 @@ def fold(conn: Connection[Any]) -> int:
     return int(row[0])
 
 
-def summarize(conn: Connection[Any]) -> int:
+def summarize_indexes(conn: Connection[Any]) -> int:
     """Summarize newly filled pages in the BRIN indexes by which facts of a time span are found; returns the number of
     page ranges. Does nothing while a vacuum, which does the same, holds one of the tables."""
     try:

@@ -34,7 +34,7 @@ _VERDICTS: LiteralString = """WITH said AS (
       AND c.detail -> 'route' ->> 'by' NOT IN ('unsure', 'cascade') AND c.cache NOT IN ('exact', 'semantic')"""
 
 
-def verdicts(conn: Connection[Any], since: datetime) -> list[Row]:
+def router_outcomes(conn: Connection[Any], since: datetime) -> list[Row]:
     """workload, router (name@version), model, expected (0..1) and accepted of calls that a learned router decided and
     whose answers were rated since then; the newest rating counts. Calls for which the router was unsure are left out,
     since it expects nothing of them, and so are answers that passed or failed the checks of a cascade, which are no
@@ -73,7 +73,7 @@ SAMPLE: Final = 3000
 """Number of the newest calls of a workload that are read."""
 
 
-def answers(conn: Connection[Any], workload: str, since: datetime) -> list[Row]:
+def newest_answers(conn: Connection[Any], workload: str, since: datetime) -> list[Row]:
     """The answers among the newest calls of a workload: at, model, cost (US dollars), ms, by, router, accepted, cached,
     saved_usd, deployment and parts ({class: [count, picodollars]} of the attempt that answered), and cost_usd including
     the checks of a cascade. Answers from a cache have no rating and no attempt."""

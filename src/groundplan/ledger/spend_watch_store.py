@@ -15,7 +15,7 @@ from groundplan.ledger.rollup_store import IS_CALL
 Row = dict[str, Any]
 
 
-def minutes(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
+def calls_by_minute(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
     """Calls by minute, workload and every attribute that may be a cause; refused calls have no cost."""
     return select(
         conn,
@@ -29,7 +29,7 @@ def minutes(conn: Connection[Any], since: datetime, until: datetime) -> list[Row
     )
 
 
-def hours(conn: Connection[Any], since: datetime, until: datetime) -> Iterator[Row]:
+def workload_sums_by_hour(conn: Connection[Any], since: datetime, until: datetime) -> Iterator[Row]:
     """Yield (hour, workload, calls, cost_usd, tokens, cached, by_model) of whole hours from stored sums, one workload
     after the other, read as they are consumed. Refused calls cost nothing and are not counted. `by_model`: calls by
     model; those without a model as `cache`."""
@@ -50,7 +50,7 @@ def hours(conn: Connection[Any], since: datetime, until: datetime) -> Iterator[R
         )
 
 
-def busiest(
+def busiest_minutes(
     conn: Connection[Any], since: datetime, until: datetime, keys: Sequence[str] | None = None
 ) -> dict[str, float]:
     """key -> calls of its busiest minute in that time, of all keys or of these."""
@@ -65,7 +65,9 @@ def busiest(
     return {row["key"]: float(row["calls"]) for row in rows}
 
 
-def busiest_of_last_day(conn: Connection[Any], keys: list[str], since: datetime, until: datetime) -> dict[str, float]:
+def busiest_minutes_of_last_day(
+    conn: Connection[Any], keys: list[str], since: datetime, until: datetime
+) -> dict[str, float]:
     """key -> calls of its busiest minute on the newest day (UTC) before that of `until` on which it made a call."""
     rows = select(
         conn,
@@ -96,7 +98,7 @@ def known_keys(conn: Connection[Any], since: datetime, until: datetime) -> set[t
     return {(row["workload"], row["key"]) for row in rows}
 
 
-def rotated(conn: Connection[Any], since: datetime) -> dict[str, tuple[str, ...]]:
+def rotation_lines(conn: Connection[Any], since: datetime) -> dict[str, tuple[str, ...]]:
     """For keys that were rotated: key -> all keys of its line of rotations that were valid at any time since then; the
     holder of any of them is the same caller. The keys of a line share one tuple: a key that is rotated every hour has
     thousands."""
@@ -111,7 +113,7 @@ def rotated(conn: Connection[Any], since: datetime) -> dict[str, tuple[str, ...]
     return {key: line for row in rows for line in [tuple(row["keys"])] for key in line}
 
 
-def slices(conn: Connection[Any], workload: str, since: datetime, until: datetime) -> list[Row]:
+def calls_by_attribute(conn: Connection[Any], workload: str, since: datetime, until: datetime) -> list[Row]:
     """Calls of a workload by every attribute that may be a cause."""
     return select(
         conn,
@@ -123,7 +125,7 @@ def slices(conn: Connection[Any], workload: str, since: datetime, until: datetim
     )
 
 
-def largest(conn: Connection[Any], workload: str, since: datetime, until: datetime, *, by: str) -> Row | None:
+def largest_call(conn: Connection[Any], workload: str, since: datetime, until: datetime, *, by: str) -> Row | None:
     """(id, cost_usd, tokens) of the call of a workload that has the most of `by`: cost_usd or tokens."""
     rows = select(
         conn,
@@ -135,7 +137,9 @@ def largest(conn: Connection[Any], workload: str, since: datetime, until: dateti
     return rows[0] if rows else None
 
 
-def loops(conn: Connection[Any], keys: list[str], span: timedelta, since: datetime, until: datetime) -> list[Row]:
+def calls_before_refusal(
+    conn: Connection[Any], keys: list[str], span: timedelta, since: datetime, until: datetime
+) -> list[Row]:
     """What these keys, and those that a budget refused, were doing: their answered calls of the last `span` before the
     first such refusal, with the growth of their prompts, and the fullest budget to which the newest of these calls was
     charged."""
@@ -174,7 +178,7 @@ def loops(conn: Connection[Any], keys: list[str], span: timedelta, since: dateti
     )
 
 
-def callers(conn: Connection[Any], keys: list[str]) -> dict[str, str]:
+def key_holders(conn: Connection[Any], keys: list[str]) -> dict[str, str]:
     """The person's address and the first characters of each of these keys."""
     rows = select(
         conn,

@@ -36,11 +36,15 @@ def traffic(
     since = end - timedelta(minutes=minutes)
     wanted = {"workload": workload, "deployment": deployment, "status": status}
     store.limit_time(conn, PATIENCE_MS)
-    found = {row["at"]: row for row in store.steps(conn, since, wanted)}
+    found = {row["at"]: row for row in store.calls_by_step(conn, since, wanted)}
     sums = {name: sum(row[name] for row in found.values()) for name in ("every", "calls", "refused", "failed")}
     sampled = sums["every"] > store.SAMPLE_ABOVE
     answered = {at: row["ok"] for at, row in found.items() if row["ok"]}
-    times = store.sampled_times(conn, since, end, wanted, answered) if sampled else store.times(conn, since, wanted)
+    times = (
+        store.sampled_latencies_by_step(conn, since, end, wanted, answered)
+        if sampled
+        else store.latencies_by_step(conn, since, wanted)
+    )
     asked, whole = sums["calls"] - sums["refused"], times.get(None, _UNKNOWN)
     return {
         "minutes": minutes,
@@ -64,7 +68,7 @@ def calls_per_minute(conn: Connection[Any], now: datetime) -> dict[str, float]:
     until = _step_start(now - _ARRIVING)
     rows = store.calls_by_workload(conn, until - _MINUTE, until)
     if sum(row["every"] for row in rows) <= EXACT_BELOW:
-        rows = store.newest_calls(conn, now - _MINUTE, now + _MINUTE)
+        rows = store.count_newest_calls(conn, now - _MINUTE, now + _MINUTE)
     return {row["workload"]: float(row["calls"]) for row in rows if row["calls"]}
 
 
@@ -87,10 +91,10 @@ def deployment_health(
     """
     store.limit_time(conn, PATIENCE_MS)
     since = now - timedelta(minutes=minutes)
-    rows = {row["deployment"]: row for row in store.deployments(conn, since)}
+    rows = {row["deployment"]: row for row in store.attempts_by_deployment(conn, since)}
     many = sum(row["attempts"] for row in rows.values()) > store.SAMPLE_ABOVE
-    firsts = store.first_bytes(conn, since, now, sampled=many)
-    workers = [row["health"] for row in store.breakers(conn)]
+    firsts = store.first_byte_p95(conn, since, now, sampled=many)
+    workers = [row["health"] for row in store.open_breakers(conn)]
     return [
         _deployment(name, site, rows.get(name), firsts.get(name), [health.get(name, "closed") for health in workers])
         for name, site in names

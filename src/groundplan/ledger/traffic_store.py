@@ -35,7 +35,7 @@ def limit_time(conn: Connection[Any], milliseconds: int) -> None:
     conn.execute("SELECT set_config('statement_timeout', %s, true)", (str(milliseconds),))
 
 
-def steps(conn: Connection[Any], since: datetime, wanted: Row) -> list[Row]:
+def calls_by_step(conn: Connection[Any], since: datetime, wanted: Row) -> list[Row]:
     """Calls of each step by status, with their cost, filtered by `wanted` (workload, deployment, status, each None for
     no filter). `every`: all calls of the workload, whatever the other filters. Empty steps are left out."""
     return select(
@@ -63,7 +63,7 @@ _ASKED: LiteralString = f"""c.status = 'ok' AND c.duration_ms IS NOT NULL AND {I
 _MIDDLE: LiteralString = "percentile_cont(ARRAY[0.5, 0.95]) WITHIN GROUP (ORDER BY ms)"
 
 
-def times(conn: Connection[Any], since: datetime, wanted: Row) -> dict[datetime | None, list[float]]:
+def latencies_by_step(conn: Connection[Any], since: datetime, wanted: Row) -> dict[datetime | None, list[float]]:
     """Step -> [median, 95th percentile] (ms) of answered calls; None -> of all steps together. Reads each of the
     calls."""
     rows = select(
@@ -83,11 +83,11 @@ _OF_ONE: LiteralString = f"WHERE workload = ANY(ARRAY[%(workload)s]) AND {_NEWES
 """The order is one that only the index by workload has, see `route_store`."""
 
 
-def sampled_times(
+def sampled_latencies_by_step(
     conn: Connection[Any], since: datetime, until: datetime, wanted: Row, answered: dict[datetime, int]
 ) -> dict[datetime | None, list[float]]:
-    """As `times`, from the newest calls of each two seconds. `answered`: step -> number of its answers, by which the
-    samples of the steps are weighted in the figure of all steps."""
+    """As `latencies_by_step`, from the newest calls of each two seconds. `answered`: step -> number of its answers, by
+    which the samples of the steps are weighted in the figure of all steps."""
     rows = select(
         conn,
         f"""WITH sampled AS MATERIALIZED (
@@ -112,7 +112,7 @@ def sampled_times(
     return {row["at"]: row["ms"] for row in rows}
 
 
-def deployments(conn: Connection[Any], since: datetime) -> list[Row]:
+def attempts_by_deployment(conn: Connection[Any], since: datetime) -> list[Row]:
     """(deployment, attempts, ok, failed, last_ok) of settled attempts since the beginning of the step of `since`."""
     return select(
         conn,
@@ -122,7 +122,7 @@ def deployments(conn: Connection[Any], since: datetime) -> list[Row]:
     )
 
 
-def first_bytes(conn: Connection[Any], since: datetime, until: datetime, *, sampled: bool) -> dict[str, float]:
+def first_byte_p95(conn: Connection[Any], since: datetime, until: datetime, *, sampled: bool) -> dict[str, float]:
     """Deployment -> 95th percentile (ms) of the time to the first byte of its answers; with `sampled`, of the newest
     attempts of each ten seconds. Ids of calls are ordered by time, so only new rows are read."""
     ends = [since + STEP * place for place in range(int((until - since) / STEP) + 1)] if sampled else [since]
@@ -157,7 +157,7 @@ def calls_by_workload(conn: Connection[Any], since: datetime, until: datetime) -
     )
 
 
-def newest_calls(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
+def count_newest_calls(conn: Connection[Any], since: datetime, until: datetime) -> list[Row]:
     """Number of calls that were not refused, from `since` to before `until`, by workload."""
     return select(
         conn,
@@ -190,7 +190,7 @@ def answering_sites(conn: Connection[Any], workloads: Sequence[str], since: date
     )
 
 
-def breakers(conn: Connection[Any]) -> list[Row]:
+def open_breakers(conn: Connection[Any]) -> list[Row]:
     """(worker's process id, its open circuit breakers) of each living worker; breakers that are not listed are
     closed."""
     return select(

@@ -72,7 +72,7 @@ def _weights_at(conn: Connection[Any], days: Days, by: str, places: set[str]) ->
     if not (named_places := places - {NO_PLACE}) or by in ("site", "tag"):
         return {}
     if by == "person":
-        deployments, sites, columns = daily_attribution_store.people_placed(
+        deployments, sites, columns = daily_attribution_store.people_at_places(
             conn, days.since, days.until, sorted(named_places)
         )
     else:
@@ -101,7 +101,7 @@ def _usage_at(
 ) -> Iterable[tuple[str, str, str, str, Any, Any]]:
     """Rows of (workload, key, deployment, site, tokens, calls)."""
     if by == "source":
-        return daily_attribution_store.sources_placed(conn, days.since, days.until, sorted(places))
+        return daily_attribution_store.sources_at_places(conn, days.since, days.until, sorted(places))
     column = "blueprint" if by == "prompt" else by
     rows = rollup_store.calls_by(conn, ["workload", column, "deployment", "site"], all_calls_of(days.first, days.last))
     numbers = {row["blueprint"] for row in rows} if by == "prompt" else set()

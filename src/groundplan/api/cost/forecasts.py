@@ -70,7 +70,7 @@ def adoption_curve(conn: Connection[Any], today: date, workload: str | None) -> 
     """The adoption curve of the last whole weeks. Raises `Invalid`."""
     monday = datetime(today.year, today.month, today.day, tzinfo=UTC) - timedelta(days=today.weekday())
     since = monday - ADOPTION_WEEKS * timedelta(days=7)
-    weeks = daily_attribution_store.people_weeks(conn, since, monday, workload)
+    weeks = daily_attribution_store.people_by_week(conn, since, monday, workload)
     return adoption([weeks.get(since + week * timedelta(days=7), 0) for week in range(ADOPTION_WEEKS)])
 
 

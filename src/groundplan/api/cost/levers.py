@@ -45,7 +45,7 @@ def find_levers(
     blueprint = current_blueprint(conn)
     since = now.replace(minute=0, second=0, microsecond=0) - timedelta(days=days)
     hours = any(deployment.rates.windows for deployment in blueprint.deployments)
-    spent = [Spent(**row) for row in opportunity_store.spend(conn, since, workload, hours=hours)]
+    spent = [Spent(**row) for row in opportunity_store.spend_by_deployment(conn, since, workload, hours=hours)]
     if workload and not spent:
         require_workload(blueprint, workload)
     deployments = {deployment.name: deployment for deployment in blueprint.deployments}
@@ -61,12 +61,12 @@ def _read_observations(
 ) -> Observations:
     names = [workload.name for workload in blueprint.workloads]
     grounded_names = [workload.name for workload in blueprint.workloads if workload.grounding is not None]
-    grounded = opportunity_store.grounded(conn, since, grounded_names)
-    replays_since = now - timedelta(days=replay_store.DAYS)
+    grounded = opportunity_store.grounded_calls(conn, since, grounded_names)
+    replays_since, most_hours = now - timedelta(days=replay_store.DAYS), int(MAX_ACTIVE_SHARE * 24 * days)
     return Observations(
         days,
         seen=_days_observed(conn, since, now),
-        outputs=[OutputSizes(**row) for row in opportunity_store.outputs(conn, since, names)],
+        outputs=[OutputSizes(**row) for row in opportunity_store.answer_lengths(conn, since, names)],
         grounded=[
             GroundedCall(row["workload"], tuple(map(tuple, passages(row["sources"]))), row["accepted"], row["team"],
                      row["cost_usd"])
@@ -74,12 +74,12 @@ def _read_observations(
         ],
         sampled={row["workload"]: row["looked"] for row in grounded},
         alike=[_shared_requests(row, blueprint) for row in opportunity_store.shared_requests(conn, since)],
-        hours=[ActiveHours(**row) for row in opportunity_store.active(conn, since, int(MAX_ACTIVE_SHARE * 24 * days))],
-        retried=[RetryOutcomes(**row) for row in opportunity_store.retried(conn, since)],
-        lost=[FailedRetries(**row) for row in opportunity_store.lost(conn, since)],
+        hours=[ActiveHours(**row) for row in opportunity_store.active_hours(conn, since, most_hours)],
+        retried=[RetryOutcomes(**row) for row in opportunity_store.retried_calls(conn, since)],
+        lost=[FailedRetries(**row) for row in opportunity_store.failed_retries(conn, since)],
         content=[
             StoredContent(row["workload"], float(row["gigabytes"]), row["calls"], row["reads"])
-            for row in opportunity_store.content(conn, since)
+            for row in opportunity_store.stored_content_use(conn, since)
         ],
         shown=trial_evidence(
             replay_store.newest_proven(conn, replays_since), experiment_store.recent(conn, replays_since), replays_since
@@ -92,7 +92,7 @@ def _read_observations(
 
 
 def _days_observed(conn: Connection[Any], since: datetime, now: datetime) -> dict[str, float]:
-    begun = opportunity_store.first_days(conn, since)
+    begun = opportunity_store.first_call_days(conn, since)
     return {name: (now - datetime.combine(day, time(), UTC)) / _DAY for name, day in begun.items()}
 
 

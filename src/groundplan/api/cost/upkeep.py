@@ -1,5 +1,5 @@
-"""Background jobs of cost figures: fold deltas into hourly and daily sums, turn decisions of reviewers into outcomes,
-and archive facts older than the hot window as Parquet files."""
+"""Background jobs of cost figures: roll deltas up into hourly and daily sums, turn decisions of reviewers into
+outcomes, and archive facts older than the hot window as Parquet files."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from groundplan.core.errors import GroundplanError
 from groundplan.core.money import format_numeric
 from groundplan.ledger import archive, archive_store, finding_store, opportunity_store, outcome_store, rollup_store
 
-FOLD_SECONDS = 5.0
+ROLL_UP_SECONDS = 5.0
 REVIEWS_SECONDS = 30.0
 REVIEWS_KEPT = timedelta(days=7)
 """How long a decision waits for its call to reach the ledger."""
@@ -22,13 +22,14 @@ FORGET_SECONDS = 300.0
 ARCHIVE_KIND = "cost.archive"
 
 
-def fold_costs(services: Services) -> int:
-    """Fold what arrived since the last round; of several control processes one does it. Returns how many deltas."""
+def roll_up_costs(services: Services) -> int:
+    """Add what arrived since the last round to the sums of hours and days; of several control processes one does it.
+    Returns the number of deltas."""
     with services.transaction() as conn:
-        folded = rollup_store.fold(conn)
+        added = rollup_store.roll_up(conn)
     with services.transaction() as conn:
-        rollup_store.summarize(conn)
-    return folded
+        rollup_store.summarize_indexes(conn)
+    return added
 
 
 def take_reviews(services: Services) -> int:
@@ -37,10 +38,10 @@ def take_reviews(services: Services) -> int:
         return outcome_store.take_reviews(conn, services.clock.now() - REVIEWS_KEPT)
 
 
-def forget_requests(services: Services) -> int:
+def count_repeated_requests(services: Services) -> int:
     """Count repeated requests of past days, and delete their records; returns how many."""
     with services.transaction() as conn:
-        return opportunity_store.fold_shared_requests(conn, services.clock.now())
+        return opportunity_store.roll_up_shared_requests(conn, services.clock.now())
 
 
 def archive_facts(services: Services) -> int:

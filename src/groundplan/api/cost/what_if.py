@@ -172,7 +172,9 @@ def _oversize_notes(
     """Notes on how many of the newest calls would not fit the context window of the other model, or of their own
     deployment with longer prompts or answers."""
     known_sizes = {place: size for place, size in sizes.items() if size is not None}
-    rows = prompt_store.beyond(conn, days.since, days.until, workload, known_sizes, (change.context, change.output))
+    rows = prompt_store.count_beyond_context(
+        conn, days.since, days.until, workload, known_sizes, (change.context, change.output)
+    )
     counts: dict[tuple[str, int], tuple[int, int]] = {}
     for row in rows:
         key = model or row["deployment"], row["context"]

@@ -21,6 +21,6 @@ def batches(
 ) -> dict[str, Any]:
     """List batches, newest first, of one `workload` or of all, and the disk space that their files take by workload."""
     with services.transaction() as conn:
-        listed, files = batch_queries.batches(conn, workload, limit), batch_queries.files(conn, workload)
+        listed, files = batch_queries.list_batches(conn, workload, limit), batch_queries.file_totals(conn, workload)
         require_known_names(conn, [*listed, *files], workload=workload)
     return {"batches": listed, "files": files}

@@ -121,7 +121,7 @@ def people(
     """The people whose calls cost most, over whole days (UTC)."""
     days = cost_book.parse_days(first, last, services.clock.now().date())
     with services.transaction() as conn:
-        rows = daily_attribution_store.people(conn, days.since, days.until, workload, limit)
+        rows = daily_attribution_store.cost_by_person(conn, days.since, days.until, workload, limit)
         require_known_names(conn, rows, workload=workload)
     return {
         "people": [
@@ -154,7 +154,7 @@ def sources(services: ServicesDep, _: Reader, first: Day = None, last: Day = Non
     all rows together add up to the cost of all calls. `calls` counts a call once for each of its documents."""
     days = cost_book.parse_days(first, last, services.clock.now().date())
     with services.transaction() as conn:
-        rows = daily_attribution_store.sources(conn, days.since, days.until, workload)
+        rows = daily_attribution_store.cost_by_source(conn, days.since, days.until, workload)
         require_known_names(conn, rows, workload=workload)
     return {
         "sources": [

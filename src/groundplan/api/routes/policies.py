@@ -23,7 +23,7 @@ from groundplan.governance import store as changes
 from groundplan.governance.approvals import Answer
 from groundplan.governance.policy import cedar, declared, exception_store, exceptions, shadow
 from groundplan.governance.policy.exceptions_model import ExceptionRequest
-from groundplan.governance.policy.vocabulary import named_groups
+from groundplan.governance.policy.vocabulary import named_groups, named_keys
 from groundplan.identity import service as identity
 from groundplan.identity.model import Person
 from groundplan.release import service as release
@@ -147,9 +147,12 @@ def _trials_json(
     """The calls of the last `days`, at most `MAX_CALLS`, that each of the policies would have refused."""
     since = now - timedelta(days=days)
     calls = exception_store.recorded_calls(conn, since, now, MAX_CALLS)
-    group_names = sorted({group for rule in _rules(policies).rules for group in named_groups(rule.body)})
+    rules = _rules(policies).rules
+    group_names = sorted({group for rule in rules for group in named_groups(rule.body)})
     groups = exception_store.groups_by_person(conn, group_names) if group_names else {}
-    trials = shadow.try_policies(blueprint, policies, calls, groups)
+    key_ids = sorted({key for rule in rules for key in named_keys(rule.body)})
+    lines = exception_store.lines_by_key(conn, key_ids) if key_ids else {}
+    trials = shadow.try_policies(blueprint, policies, calls, groups, lines)
     return {
         "since": since.isoformat(),
         "calls": len(calls),

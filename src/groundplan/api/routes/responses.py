@@ -28,9 +28,9 @@ def responses(
     """List background responses, unfinished ones first, then the newest, of one `workload` or of all; `open` is the
     number of unfinished ones by workload."""
     with services.transaction() as conn:
-        listed = background_queries.responses(conn, workload, limit)
+        listed = background_queries.list_responses(conn, workload, limit)
         require_known_names(conn, listed, workload=workload)
-        return {"responses": listed, "open": background_queries.open_by_workload(conn, workload)}
+        return {"responses": listed, "open": background_queries.count_open_by_workload(conn, workload)}
 
 
 @router.post("/responses/{id}/cancel")

@@ -42,7 +42,7 @@ def trade_off(
     with services.transaction() as conn:
         blueprint = served_blueprint.current_blueprint(conn)
         served = served_blueprint.require_workload(blueprint, workload)
-        answers = route_store.answers(conn, workload, since)
+        answers = route_store.newest_answers(conn, workload, since)
         workspace = served_blueprint.workspace_at(conn, blueprint.number)
         choice = choices.choice_json(conn, blueprint, workspace, workload, since, answers)
     rows = [row for row in answers if not row["cached"] and row["model"] is not None]

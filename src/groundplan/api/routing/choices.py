@@ -22,7 +22,7 @@ def choice_json(
     rows: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:  # fmt: skip
     """`saved` (null without answers), `places`, `quality` by dimension, and `told` (all of it in sentences). `rows`:
-    the workload's `route_store.answers` since then."""
+    the workload's `route_store.newest_answers` since then."""
     candidates = candidate_places(blueprint, workspace, workload)
     answers = [_answer(row) for row in rows]
     item = workspace.workloads.get(workload)
@@ -40,7 +40,9 @@ def strongest_place(
     conn: Connection[Any], named: Sequence[model_choice.Place], workload: str, since: datetime
 ) -> model_choice.Place | None:
     """The best of the places that may take the workload's calls, by declared quality, else by price."""
-    return model_choice.strongest_place([_answer(row) for row in route_store.answers(conn, workload, since)], named)
+    return model_choice.strongest_place(
+        [_answer(row) for row in route_store.newest_answers(conn, workload, since)], named
+    )
 
 
 def quality_floors(

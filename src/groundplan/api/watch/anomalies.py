@@ -101,7 +101,7 @@ def update_anomaly_findings(conn: Connection[Any], now: datetime) -> finding_sto
 def _usual_usage(conn: Connection[Any], until: datetime) -> UsualUsage:
     """The usual usage before the checked minutes."""
     usual = _usual_of_history(conn, (until - WINDOW * MINUTE).replace(minute=0))
-    rotated = spend_watch_store.rotated(conn, until - HISTORY_PERIOD - timedelta(days=1))
+    rotated = spend_watch_store.rotation_lines(conn, until - HISTORY_PERIOD - timedelta(days=1))
     lines = {(name, rotated[key]) for name, key in usual.known if key in rotated}
     line_members = {(name, other) for name, line in lines for other in line}
     busiest = _busiest_of_lines(usual.busiest, rotated)
@@ -125,7 +125,7 @@ def _busiest_of_lines(busiest: Mapping[str, float], rotated: Mapping[str, tuple[
 def _find_loops(conn: Connection[Any], keys: list[str], now: datetime) -> dict[tuple[str, str], Loop]:
     """(workload, key) -> possible loop, of these keys and of those that a budget refused in the last hour. Read up to
     `now`: a caller that was stopped completes no further minute."""
-    rows = spend_watch_store.loops(conn, keys, loop.SPAN, now - WINDOW * MINUTE, now)
+    rows = spend_watch_store.calls_before_refusal(conn, keys, loop.SPAN, now - WINDOW * MINUTE, now)
     loops = {}
     for row in rows:
         cost, limit = from_decimal(row.pop("cost_usd")), from_decimal(row.pop("limit_usd"))
@@ -138,7 +138,7 @@ def _find_alarms(conn: Connection[Any], until: datetime, usual: UsualUsage) -> l
     """(workload, alarm) of everything unusual in the minutes that end at `until`."""
     since = until - WINDOW * MINUTE
     rows: dict[str, list[dict[str, Any]]] = {}
-    for row in spend_watch_store.minutes(conn, since, until):
+    for row in spend_watch_store.calls_by_minute(conn, since, until):
         rows.setdefault(row["workload"], []).append(row)
     keys: dict[str, set[str]] = {}
     for workload, key in usual.known:
@@ -163,7 +163,7 @@ def _busiest_before(
     two month-end runs."""
     lines = dict.fromkeys(other for key in keys for other in (key, *rotated.get(key, ())))
     return _busiest_of_lines(
-        spend_watch_store.busiest_of_last_day(conn, list(lines), until - HISTORY_PERIOD, until), rotated
+        spend_watch_store.busiest_minutes_of_last_day(conn, list(lines), until - HISTORY_PERIOD, until), rotated
     )
 
 
@@ -183,7 +183,7 @@ def _busiest_before_loops(
             line = (key, *rotated.get(key, ()))
             if (opened, line) not in known_calls:
                 until = opened - WINDOW * MINUTE
-                recent = spend_watch_store.busiest(conn, until - COMPARED_PERIOD, until, line)
+                recent = spend_watch_store.busiest_minutes(conn, until - COMPARED_PERIOD, until, line)
                 before = _busiest_before(conn, [key], until, rotated) | _busiest_of_lines(recent, rotated)
                 known_calls[opened, line] = before.get(key)
             calls = still_open[opened, line] = known_calls[opened, line]
@@ -205,12 +205,14 @@ def _usual_of_history(conn: Connection[Any], until: datetime) -> UsualUsage:
     with conn.transaction():
         baselines = {
             name: Baseline(_every_hour({row["hour"]: _hour_of(row) for row in rows}, until))
-            for name, rows in groupby(spend_watch_store.hours(conn, since, until), itemgetter("workload"))
+            for name, rows in groupby(
+                spend_watch_store.workload_sums_by_hour(conn, since, until), itemgetter("workload")
+            )
         }
     usual = UsualUsage(
         baselines,
         spend_watch_store.known_keys(conn, since, until - NEW_CALLER_PERIOD),
-        spend_watch_store.busiest(conn, until - COMPARED_PERIOD, until),
+        spend_watch_store.busiest_minutes(conn, until - COMPARED_PERIOD, until),
     )
     _usual_by_database[database] = until, usual
     return usual
@@ -266,7 +268,7 @@ def _finding(conn: Connection[Any], workload: str, alarm: Alarm, until: datetime
     # for a new caller, the caller is the cause
     causes = [] if alarm.kind == "new_caller" else find_causes(before, during, *hours, times, model)
     components = spend_components(alarm, before, during, hours, times)
-    names = spend_watch_store.callers(conn, [alarm.subject, *(c.value for c in causes if c.dimension == "caller")])
+    names = spend_watch_store.key_holders(conn, [alarm.subject, *(c.value for c in causes if c.dimension == "caller")])
     caller = names.get(alarm.subject, alarm.subject)
     single = _dominant_call(conn, workload, alarm, until, during, lasted)
     text = (
@@ -323,7 +325,7 @@ def _dominant_call(
     if alarm.kind not in ("spend", "tokens_per_call"):
         return None
     by = "cost_usd" if alarm.kind == "spend" else "tokens"
-    if (row := spend_watch_store.largest(conn, workload, alarm.since, until, by=by)) is None:
+    if (row := spend_watch_store.largest_call(conn, workload, alarm.since, until, by=by)) is None:
         return None
     single = LargestCall(row["id"], from_decimal(row["cost_usd"]), int(row["tokens"]))
     return single if is_single_call(alarm, during, single, hours) else None
@@ -373,7 +375,7 @@ def _slices(conn: Connection[Any], workload: str, since: datetime, until: dateti
             from_decimal(row["cost_usd"]),
             int(row["tokens"]),
         )
-        for row in spend_watch_store.slices(conn, workload, since, until)
+        for row in spend_watch_store.calls_by_attribute(conn, workload, since, until)
     ]  # fmt: skip
 
 

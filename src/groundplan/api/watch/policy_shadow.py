@@ -19,7 +19,7 @@ from groundplan.blueprint.model import Blueprint, PolicyRules
 from groundplan.core import canonical
 from groundplan.core.errors import NotFound
 from groundplan.governance.policy import cedar, exception_store, shadow, shadow_store
-from groundplan.governance.policy.vocabulary import named_groups
+from groundplan.governance.policy.vocabulary import named_groups, named_keys
 from groundplan.ledger import finding_store
 from groundplan.ledger.finding import Finding
 
@@ -56,21 +56,26 @@ def _decide_calls(conn: Connection[Any], blueprint: Blueprint, items: Sequence[P
     """Decide the calls of each hour that is due; they are read once for all rules."""
     newest, first = now.astimezone(UTC).replace(minute=0, second=0, microsecond=0), _start_of_day(now) - DAY
     stored_hours = {item.name: shadow_store.stored_hours(conn, item.name, _digest(item), first) for item in items}
-    groups = {item.name: _groups(conn, item) for item in items}
+    callers = {item.name: _callers(conn, item) for item in items}
     hour = first
     while hour <= newest:
         due = [item for item in items if hour >= newest - HOUR or hour not in stored_hours[item.name]]
         calls = shadow_store.grouped_calls(conn, hour, hour + HOUR) if due else []
         for item in due:
-            (trial,) = shadow.try_policies(blueprint, [item], calls, groups[item.name])
+            (trial,) = shadow.try_policies(blueprint, [item], calls, *callers[item.name])
             shadow_store.store_hour(conn, _digest(item), hour, trial)
         hour += HOUR
 
 
-def _groups(conn: Connection[Any], item: PolicyRules) -> dict[str, tuple[str, ...]]:
+def _callers(conn: Connection[Any], item: PolicyRules) -> tuple[dict[str, tuple[str, ...]], dict[str, tuple[str, ...]]]:
+    """(e-mail address -> groups that the policy names, key -> keys of its line that the policy names)."""
     rules = cedar.Ruleset.of([cedar.Source(item.name, item.text, owner=item.owner)]).rules
-    group_names = sorted({group for rule in rules for group in named_groups(rule.body)})
-    return exception_store.groups_by_person(conn, group_names) if group_names else {}
+    groups = sorted({group for rule in rules for group in named_groups(rule.body)})
+    keys = sorted({key for rule in rules for key in named_keys(rule.body)})
+    return (
+        exception_store.groups_by_person(conn, groups) if groups else {},
+        exception_store.lines_by_key(conn, keys) if keys else {},
+    )
 
 
 def _finding(conn: Connection[Any], item: PolicyRules, now: datetime) -> Finding | None:

@@ -31,7 +31,7 @@ def update_drift_findings(conn: Connection[Any], now: datetime) -> finding_store
     """As `update_findings`, in the caller's transaction."""
     routers_in_use = _routers_in_use(conn)
     verdicts_by_router: dict[tuple[str, str], list[Verdict]] = {}
-    for row in route_store.verdicts(conn, now - HISTORY):
+    for row in route_store.router_outcomes(conn, now - HISTORY):
         key = row["workload"], row["router"]
         if routers_in_use is None or routers_in_use.get(row["workload"]) == row["router"]:
             verdict = Verdict(row["model"], float(row["expected"]), float(row["accepted"]))

@@ -25,7 +25,7 @@ MAX_ROWS = 5_000_000
 
 
 @dataclass(slots=True)
-class _Sum:
+class _PriceSum:
     cost: Decimal
     unit_hours: Decimal
     line: int
@@ -43,10 +43,10 @@ def import_focus(text: str, name: str) -> ImportedSites:
             hint="Export cost and usage in the FOCUS format, as CSV.",
             where=f"{name}:1",
         )
-    sums: dict[tuple[str, str], _Sum] = {}
+    sums: dict[tuple[str, str], _PriceSum] = {}
     others: Counter[str] = Counter()
     for row in reader:
-        _add(row, cost_column, reader.line_num, sums, others)
+        _add_row(row, cost_column, reader.line_num, sums, others)
         if reader.line_num > MAX_ROWS:
             break
     machines, told = [], []
@@ -69,12 +69,12 @@ def import_focus(text: str, name: str) -> ImportedSites:
     return build_sites(machines, told, dict(others), name)
 
 
-def _add(
-    row: Mapping[str, str | None], column: str, line: int, sums: dict[tuple[str, str], _Sum], others: Counter[str]
+def _add_row(
+    row: Mapping[str, str | None], column: str, line: int, sums: dict[tuple[str, str], _PriceSum], others: Counter[str]
 ) -> None:
     currency = (row.get("BillingCurrency") or "USD").strip()
     unit = (row.get("ConsumedUnit") or row.get("PricingUnit") or "").lower()
-    found = _hardware(row)
+    found = _row_accelerators(row)
     if found is None or not ("hour" in unit or unit in ("h", "hrs")):
         others["rows without accelerator hours"] += 1
         return
@@ -89,13 +89,13 @@ def _add(
     if not cost.is_finite() or not hours.is_finite() or cost < 0 or hours <= 0 or max(cost, hours) > 10**12:
         others["rows without cost or hours"] += 1
         return
-    key = (_region(row), found[0])
-    each = sums.setdefault(key, _Sum(Decimal(0), Decimal(0), line))
+    key = (_row_region(row), found[0])
+    each = sums.setdefault(key, _PriceSum(Decimal(0), Decimal(0), line))
     each.cost += cost
     each.unit_hours += hours * found[1]
 
 
-def _hardware(row: Mapping[str, str | None]) -> tuple[str, int] | None:
+def _row_accelerators(row: Mapping[str, str | None]) -> tuple[str, int] | None:
     """By whichever column names an instance type."""
     for column in ("SkuMeter", "SkuId", "ResourceType", "ChargeDescription", "x_InstanceType", "SkuPriceDetails"):
         for word in _INSTANCE.findall(row.get(column) or ""):
@@ -105,7 +105,7 @@ def _hardware(row: Mapping[str, str | None]) -> tuple[str, int] | None:
     return None
 
 
-def _region(row: Mapping[str, str | None]) -> str:
+def _row_region(row: Mapping[str, str | None]) -> str:
     provider = (row.get("ServiceProviderName") or row.get("ProviderName") or "").lower()
     short = next((name for part, name in _PROVIDERS if part in provider), "")
     region = re.sub(r"[^a-z0-9._-]", "", (row.get("RegionId") or "").lower())[:50] or "unknown"

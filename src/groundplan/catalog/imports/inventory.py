@@ -34,7 +34,7 @@ def import_inventory(text: str, name: str) -> ImportedSites:
     problems: list[Problem] = []
     for row in reader:
         line = reader.line_num
-        wrong = _wrong(row)
+        wrong = _row_problem(row)
         if wrong:
             problems.append(Problem(wrong, "import_inventory", "Write plain numbers.", Where(name, line)))
         elif len(machines) < MAX_MACHINES:
@@ -47,7 +47,7 @@ def import_inventory(text: str, name: str) -> ImportedSites:
     return build_sites(machines, (), {}, name)
 
 
-def _wrong(row: Mapping[str, str | None]) -> str:
+def _row_problem(row: Mapping[str, str | None]) -> str:
     """What is wrong with a row; empty: nothing."""
     if not (row.get("site") or "").strip() or not (row.get("hardware") or "").strip():
         return "a machine has a site and a type of hardware"

@@ -23,7 +23,7 @@ def import_kubernetes(text: str, name: str) -> ImportedSites:
     """The accelerators of every node. Raises `Invalid`."""
     machines: list[Machine] = []
     others: Counter[str] = Counter()
-    nodes = list(_nodes(_read(text, name)))
+    nodes = list(_node_objects(_parse_documents(text, name)))
     if not nodes:
         raise _no_nodes(name)
     for node in nodes:
@@ -42,7 +42,7 @@ def _no_nodes(name: str) -> Invalid:
     )  # fmt: skip
 
 
-def _read(text: str, name: str) -> list[Any]:
+def _parse_documents(text: str, name: str) -> list[Any]:
     try:
         return [json.loads(text)]
     except ValueError:
@@ -56,7 +56,7 @@ def _read(text: str, name: str) -> list[Any]:
         raise _no_nodes(name) from error
 
 
-def _nodes(documents: list[Any]) -> Iterator[Mapping[str, Any]]:
+def _node_objects(documents: list[Any]) -> Iterator[Mapping[str, Any]]:
     for document in documents:
         if not isinstance(document, dict):
             continue
@@ -67,11 +67,11 @@ def _nodes(documents: list[Any]) -> Iterator[Mapping[str, Any]]:
 
 
 def _machine(node: Mapping[str, Any], text: str, name: str) -> Machine | None:
-    metadata, status, spec = (_dict(node.get(key)) for key in ("metadata", "status", "spec"))
-    labels = _dict(metadata.get("labels"))
+    metadata, status, spec = (_mapping_or_empty(node.get(key)) for key in ("metadata", "status", "spec"))
+    labels = _mapping_or_empty(metadata.get("labels"))
     instance = instance_accelerators(str(labels.get("node.kubernetes.io/instance-type", "")))
     product = product_accelerator(str(labels.get("nvidia.com/gpu.product", "")))
-    told = str(_dict(status.get("capacity")).get(GPU, ""))
+    told = str(_mapping_or_empty(status.get("capacity")).get(GPU, ""))
     count = int(told) if told.isascii() and told.isdigit() and len(told) < 5 else instance[1] if instance else 0
     hardware = product or (instance[0] if instance else None)
     if hardware is None or count == 0:
@@ -86,5 +86,5 @@ def _machine(node: Mapping[str, Any], text: str, name: str) -> Machine | None:
     return Machine(site, "cloud" if provider else "private", hardware, count, where, full, memory_gb=gigabytes)
 
 
-def _dict(value: object) -> Mapping[str, Any]:
+def _mapping_or_empty(value: object) -> Mapping[str, Any]:
     return value if isinstance(value, dict) else {}

@@ -13,9 +13,10 @@ from typing import Any
 
 from groundplan.catalog.check import validate_files
 from groundplan.catalog.imports import litellm_settings, yaml_text
-from groundplan.catalog.imports.litellm_balance import balance, weights
+from groundplan.catalog.imports.litellm_balance import deployment_weights, read_balance
 from groundplan.catalog.imports.litellm_budget import Budgets, read_budgets
 from groundplan.catalog.imports.litellm_credentials import read_credentials
+from groundplan.catalog.imports.litellm_fallbacks import ANY, read_fallbacks
 from groundplan.catalog.imports.litellm_findings import setting_finding
 from groundplan.catalog.imports.litellm_models import Entry, EntryReader, ImportOptions
 from groundplan.catalog.imports.naming import one_line, slug, unique
@@ -24,7 +25,6 @@ from groundplan.catalog.imports.verdict import (
     CARRIED,
     CHANGED,
     NEEDED,
-    NO_EQUAL,
     NO_OWNER,
     SECRET,
     Finding,
@@ -52,7 +52,6 @@ _HANDLED_KEYS: dict[str, tuple[str, ...]] = {
 """Settings that other functions of this module handle, and the sections in which they do."""
 _MAX_OUTPUT = 4096
 _DEADLINE = "limits.deadline of each workload, for all attempts of a call together; in LiteLLM each has that time"
-_DEFAULT_FALLBACKS = "fallbacks: of each workload that has none of its own"
 _PILOT_CAPS = "pilots have at most 25 people and 1000 calls a day, for 90 days"
 _READ_SECTIONS = frozenset({"model_list", "include", "environment_variables", *TABLES})
 _IN_DATABASE = "Models that were added in LiteLLM's UI are in its database: list them with its /model/info."
@@ -74,7 +73,7 @@ class _SharedSettings:
     attempts: int | None
     deadline_ms: int | None
     fallbacks: Mapping[str, tuple[str, ...]]
-    """Model name -> its fallbacks; `*`: those of every other model name."""
+    """Model name -> its fallbacks; `ANY`: those of every other model name."""
     aliases: Mapping[str, str]
     """Alias -> model name."""
     budgets: Budgets
@@ -101,13 +100,13 @@ def import_litellm(files: Mapping[str, str], main: str, asked: ImportOptions) ->
         )  # fmt: skip
     entries = [entry for node in listed if (entry := reader.read(node)) is not None]
     shared = _shared_settings(config, asked, entries, findings)
-    groups = _groups(entries)
-    workloads = _workloads(groups, shared)
-    _settings(config, variables, findings)
+    groups = _entries_by_model_name(entries)
+    workloads = _workload_bodies(groups, shared)
+    _add_setting_findings(config, variables, findings)
     config.check()
     written = {
-        "company.yaml": _company(entries, workloads, shared),
-        "deployments.yaml": _deployments(entries, weights(groups, shared.balance, findings)),
+        "company.yaml": _company_text(entries, workloads, shared),
+        "deployments.yaml": _deployment_text(entries, deployment_weights(groups, shared.balance, findings)),
         "workloads.yaml": _workload_text(workloads, shared),
     }
     if limits := _limit_text(entries, config, findings):
@@ -139,7 +138,7 @@ def _unknown_number_findings(config: Config) -> list[Finding]:
     ]
 
 
-def _groups(entries: list[Entry]) -> dict[str, list[Entry]]:
+def _entries_by_model_name(entries: list[Entry]) -> dict[str, list[Entry]]:
     """Model name -> its entries by `order`."""
     found: dict[str, list[Entry]] = {}
     for entry in entries:
@@ -160,15 +159,15 @@ def _shared_settings(
     types: dict[str, set[str]] = {}
     for entry in entries:
         types.setdefault(entry.group, set()).add(entry.type)
-    aliases = _aliases(config, set(types), findings)
+    aliases = _read_aliases(config, set(types), findings)
     return _SharedSettings(
         config, asked, findings,
         None if attempts is None else min(int(attempts) + 1, 10),
         None if not seconds else max(1, min(int(seconds * 1000), 86_400_000)),
-        _fallbacks(config, types, aliases, findings),
+        read_fallbacks(config, types, aliases, findings),
         aliases,
         read_budgets(config, asked, findings),
-        balance(config, findings),
+        read_balance(config, findings),
     )  # fmt: skip
 
 
@@ -184,59 +183,7 @@ def _number_setting(config: Config, key: str, findings: list[Finding], here: str
     return numbers[0] if numbers else None
 
 
-def _fallbacks(
-    config: Config, types: Mapping[str, set[str]], aliases: Mapping[str, str], findings: list[Finding]
-) -> dict[str, tuple[str, ...]]:
-    """Fallbacks by model name. `types`: types of the deployments of each model name."""
-    found: dict[str, tuple[str, ...]] = {}
-    also: dict[str, tuple[str, ...]] = {}
-    of_router = config.get("router_settings", "fallbacks")
-    for section in ("router_settings", "litellm_settings"):
-        node = config.get(section, "fallbacks")
-        if node is not None and section == "litellm_settings" and of_router is not None and any(of_router.entries()):
-            rule = litellm_settings.UNREAD_FALLBACKS
-            findings.append(setting_finding(f"{section}.fallbacks", "fallbacks", rule, node))
-            node = None
-        for entry in node.entries() if node else ():
-            for group, others in entry.items():
-                names = tuple(
-                    text for other in others.entries() if (text := _fallback_name(other, findings)) is not None
-                )
-                of = group if group in types else aliases.get(group, group)
-                (found if of == group else also).setdefault(of, names)
-                state, here, todo = _fallback_finding(group, of, types.get(of))
-                findings.append(Finding(state, f"{section}.fallbacks", here, todo, others.where_key))
-        node = config.get(section, "default_fallbacks")
-        if node is not None:
-            found.setdefault("*", tuple(text for other in node.entries() if (text := other.text()) is not None))
-            findings.append(Finding(CARRIED, f"{section}.default_fallbacks", _DEFAULT_FALLBACKS, "", node.where_key))
-    return also | found
-
-
-def _fallback_finding(group: str, of: str, types: set[str] | None) -> tuple[str, str, str]:
-    """(state, equivalent here, what to do) for the fallbacks of a model name; `of`: the name it is an alias of, or
-    itself."""
-    if group == "*":
-        return CARRIED, _DEFAULT_FALLBACKS, ""
-    if types is None:
-        return NEEDED, f"fallbacks of {one_line(group)}, which is no model of the list", "Declare it."
-    if "chat" not in types:
-        here = f"{one_line(group)} is asked at its own deployments alone, since only chat goes to another model"
-        return NO_EQUAL, here, "Give deployments of the same model the same model_name."
-    if of != group:
-        return CHANGED, f"fallbacks: of the workload of {one_line(of)}, where it has none of its own", ""
-    return CARRIED, "fallbacks: of its workload", ""
-
-
-def _fallback_name(node: Node, findings: list[Finding]) -> str | None:
-    if isinstance(node.value, dict):
-        here = "a fallback takes over the call as it is, without other parameters"
-        findings.append(Finding(NO_EQUAL, "fallbacks", here, "Name a model alone.", node.where))
-        return None
-    return node.text()
-
-
-def _workloads(groups: Mapping[str, list[Entry]], shared: _SharedSettings) -> list[tuple[dict[str, Any], Where]]:
+def _workload_bodies(groups: Mapping[str, list[Entry]], shared: _SharedSettings) -> list[tuple[dict[str, Any], Where]]:
     """The body of each workload, with its place in the imported file."""
     names: set[str] = set()
     found = []
@@ -250,11 +197,11 @@ def _workloads(groups: Mapping[str, list[Entry]], shared: _SharedSettings) -> li
         ready = [entry for entry in entries if not entry.missing]
         owner = shared.asked.owners.get(group) or shared.asked.owners.get("")
         body |= {"stage": "pilot" if ready and owner else "proposed", "sensitivity": "internal"}
-        first, later = _by_order(ready)
+        first, later = _split_by_order(ready)
         body |= _deployment_fields(first)
         body |= _fallback_field(group, first, later, groups, shared)
-        body |= _limits(entries, shared, places=len(first) + len(body.get("fallbacks", ())))
-        body |= _reliability(entries, first, shared)
+        body |= _limits_field(entries, shared, places=len(first) + len(body.get("fallbacks", ())))
+        body |= _reliability_field(entries, first, shared)
         where = entries[0].node.where
         if owner:
             body["owners"] = {"business": owner}
@@ -291,7 +238,7 @@ def _deployment_fields(ready: list[Entry]) -> dict[str, list[str]]:
     return found
 
 
-def _by_order(ready: list[Entry]) -> tuple[list[Entry], list[Entry]]:
+def _split_by_order(ready: list[Entry]) -> tuple[list[Entry], list[Entry]]:
     """(deployments that share the calls, those of a higher `order`, which are used only when the first fail)"""
     lowest = min((entry.order for entry in ready), default=0)
     first = [entry for entry in ready if entry.order == lowest or entry.type != "chat"]
@@ -303,7 +250,7 @@ def _fallback_field(
 ) -> dict[str, list[str]]:
     own = {entry.name for entry in first}
     names = [entry.name for entry in later]
-    wanted = shared.fallbacks.get(group, shared.fallbacks.get("*", ()))
+    wanted = shared.fallbacks.get(group, shared.fallbacks.get(ANY, ()))
     for other in (name if name in groups else shared.aliases.get(name, name) for name in wanted):
         found = groups.get(other) or [each for entries in groups.values() for each in entries if each.id == other]
         if not found:
@@ -316,7 +263,7 @@ def _fallback_field(
     return {"fallbacks": names} if names and any(entry.type == "chat" for entry in first) else {}
 
 
-def _limits(entries: list[Entry], shared: _SharedSettings, *, places: int) -> dict[str, Any]:
+def _limits_field(entries: list[Entry], shared: _SharedSettings, *, places: int) -> dict[str, Any]:
     deadline = max((entry.deadline_ms for entry in entries if entry.deadline_ms), default=shared.deadline_ms)
     attempts = _max_attempts(entries, shared)
     output = max((entry.max_output for entry in entries if entry.max_output), default=_MAX_OUTPUT)
@@ -331,7 +278,7 @@ def _max_attempts(entries: list[Entry], shared: _SharedSettings) -> int | None:
     return max((entry.attempts for entry in entries if entry.attempts), default=shared.attempts)
 
 
-def _reliability(entries: list[Entry], first: list[Entry], shared: _SharedSettings) -> dict[str, Any]:
+def _reliability_field(entries: list[Entry], first: list[Entry], shared: _SharedSettings) -> dict[str, Any]:
     """`reliability`: how deployments share the calls; a single deployment is itself retried."""
     tries = _max_attempts(entries, shared)
     chat = [entry for entry in first if entry.type == "chat"]
@@ -341,18 +288,18 @@ def _reliability(entries: list[Entry], first: list[Entry], shared: _SharedSettin
     return {"reliability": {"retries": {"same": tries - 1}}} if alone and tries is not None and tries > 1 else {}
 
 
-def _settings(config: Config, variables: Mapping[str, Node], findings: list[Finding]) -> None:
+def _add_setting_findings(config: Config, variables: Mapping[str, Node], findings: list[Finding]) -> None:
     """Findings for every setting that is not handled elsewhere."""
     for section, table in TABLES.items():
         for key, node in config.mapping(section):
             read = _HANDLED_KEYS.get(key)
             if node.is_empty or (read is not None and section in read):
                 continue
-            rule = litellm_settings.unread(read) if read else litellm_settings.rule(table, key)
-            rule = rule or litellm_settings.rule(litellm_settings.LITELLM | litellm_settings.ROUTER, key)
+            rule = litellm_settings.unread_setting_rule(read) if read else litellm_settings.find_rule(table, key)
+            rule = rule or litellm_settings.find_rule(litellm_settings.LITELLM | litellm_settings.ROUTER, key)
             findings.append(setting_finding(f"{section}.{one_line(key)}", key, rule or litellm_settings.UNKNOWN, node))
             findings += _secrets_below(f"{section}.{one_line(key)}", node)
-        _callbacks(config, section, findings)
+        _add_callback_findings(config, section, findings)
     for key, node in variables.items():
         rule = litellm_settings.Rule(CHANGED, "variables are those of the process that serves", "Set it there.")
         findings.append(setting_finding(f"environment_variables.{one_line(key)}", key, rule, node))
@@ -364,7 +311,7 @@ def _settings(config: Config, variables: Mapping[str, Node], findings: list[Find
             findings.append(setting_finding(one_line(section), section, litellm_settings.UNKNOWN, nodes[0]))
             findings += [each for part in nodes for each in _secrets_below(one_line(section), part)]
             continue
-        for node in (each for part in nodes for each in _parts(part)):
+        for node in (each for part in nodes for each in _child_nodes(part)):
             findings.append(Finding(rule.state, one_line(section), rule.here, rule.todo, node.where))
             findings += _secrets_below(one_line(section), node)
     here = "teams, users and virtual keys are in LiteLLM's database, not in this file"
@@ -387,13 +334,13 @@ def _secrets_below(what: str, node: Node) -> list[Finding]:
     return found
 
 
-def _parts(node: Node) -> list[Node]:
+def _child_nodes(node: Node) -> list[Node]:
     if isinstance(node.value, dict):
         return [each for _, each in node.items()] or [node]
     return list(node.entries())
 
 
-def _aliases(config: Config, groups: set[str], findings: list[Finding]) -> dict[str, str]:
+def _read_aliases(config: Config, groups: set[str], findings: list[Finding]) -> dict[str, str]:
     found = {}
     for section in TABLES:
         node = config.get(section, "model_group_alias")
@@ -411,7 +358,7 @@ def _aliases(config: Config, groups: set[str], findings: list[Finding]) -> dict[
     return found
 
 
-def _callbacks(config: Config, section: str, findings: list[Finding]) -> None:
+def _add_callback_findings(config: Config, section: str, findings: list[Finding]) -> None:
     for key in _CALLBACKS:
         node = config.get(section, key)
         for entry in node.entries() if node else ():
@@ -424,7 +371,7 @@ def _callbacks(config: Config, section: str, findings: list[Finding]) -> None:
                 findings.append(Finding(rule.state, f"{section}.{key}", rule.here, rule.todo, entry.where))
 
 
-def _company(entries: list[Entry], workloads: list[tuple[dict[str, Any], Where]], shared: _SharedSettings) -> str:
+def _company_text(entries: list[Entry], workloads: list[tuple[dict[str, Any], Where]], shared: _SharedSettings) -> str:
     people = sorted({body["owners"]["business"] for body, _ in workloads if "owners" in body})
     body: dict[str, Any] = {"kind": "company", "name": slug(shared.asked.company), "format": 1}
     body["separation"] = "solo" if len(people) == 1 else "enforced"
@@ -438,7 +385,7 @@ def _company(entries: list[Entry], workloads: list[tuple[dict[str, Any], Where]]
     return text
 
 
-def _deployments(entries: list[Entry], shares: Mapping[str, int]) -> str:
+def _deployment_text(entries: list[Entry], shares: Mapping[str, int]) -> str:
     text = yaml_text.comment(["Deployments: a model served at a site. What is a comment lacks what it says first."])
     for entry in entries:
         body = {**entry.body, "site": entry.site["name"] if entry.site else ""}

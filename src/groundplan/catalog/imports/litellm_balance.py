@@ -19,7 +19,7 @@ _BALANCE = {
 _MOST = 1000
 
 
-def balance(config: Config, findings: list[Finding]) -> str:
+def read_balance(config: Config, findings: list[Finding]) -> str:
     """The `balance` for the routing strategy; LiteLLM shuffles by default."""
     found = "weighted"
     for section in ("litellm_settings", "router_settings"):
@@ -34,7 +34,7 @@ def balance(config: Config, findings: list[Finding]) -> str:
     return found
 
 
-def weights(groups: Mapping[str, list[Entry]], balanced: str, findings: list[Finding]) -> dict[str, int]:
+def deployment_weights(groups: Mapping[str, list[Entry]], balanced: str, findings: list[Finding]) -> dict[str, int]:
     """Deployment -> weight as LiteLLM computes it: by `weight`, else by `rpm`, else by `tpm`; entries without any of
     these are used when the others fail."""
     found: dict[str, int] = {}

@@ -38,7 +38,7 @@ def parse_limit(text: str) -> str:
 def read_budgets(config: Config, asked: ImportOptions, findings: list[Finding]) -> Budgets:
     """The company's limit from `max_budget`; that of each workload from the options, else the company's, else a small
     default with a finding."""
-    company = _company(config, findings)
+    company = _company_limit(config, findings)
     if asked.budget is not None:
         return Budgets(parse_limit(asked.budget), company)
     if company is not None:
@@ -48,7 +48,7 @@ def read_budgets(config: Config, asked: ImportOptions, findings: list[Finding]) 
     return Budgets(DEFAULT_BUDGET, None)
 
 
-def _company(config: Config, findings: list[Finding]) -> str | None:
+def _company_limit(config: Config, findings: list[Finding]) -> str | None:
     section = next((s for s in ("litellm_settings", "general_settings") if config.get(s, "max_budget")), None)
     node = config.get(section, "max_budget") if section else None
     amount = node.number() if node else None

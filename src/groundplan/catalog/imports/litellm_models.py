@@ -198,10 +198,10 @@ class EntryReader:
         ):
             here = "the list has Bedrock's price in the United States, where it knows none of the region"
             self._report(CHANGED, "price", here, "Write price: as the region has it, which may be a third more.", model)
-        body |= self._numbers.sizes(params, info)
+        body |= self._numbers.size_fields(params, info)
         body |= self._cost_bounds(group, body, kind, model, missing)
-        rates = self._numbers.limit(info, _RATES) if info else {}
-        limit = rates | self._numbers.limit(params) | self._numbers.limit(node)
+        rates = self._numbers.limit_fields(info, _RATES) if info else {}
+        limit = rates | self._numbers.limit_fields(params) | self._numbers.limit_fields(node)
         for key, value in node.items():
             if key not in _ENTRY_KEYS and not value.is_empty:
                 self._findings.append(
@@ -388,5 +388,5 @@ class EntryReader:
                     continue
                 of_info = litellm_settings.BESIDE if key in _HANDLED_PARAMS else litellm_settings.UNKNOWN
                 other = litellm_settings.PROVIDER_FIELD if part is params else of_info
-                rule = litellm_settings.rule(litellm_settings.ENTRY, key) or other
+                rule = litellm_settings.find_rule(litellm_settings.ENTRY, key) or other
                 self._findings.append(setting_finding(f"{name}.{one_line(key)}", key, rule, node))

@@ -55,7 +55,7 @@ class Numbers:
     def __init__(self, findings: list[Finding]) -> None:
         self._findings = findings
 
-    def sizes(self, params: Node, info: Node | None) -> dict[str, Any]:
+    def size_fields(self, params: Node, info: Node | None) -> dict[str, Any]:
         """`context`, `max_output` and `timeouts` of a deployment."""
         found: dict[str, Any] = {}
         most = self.number(info, "max_input_tokens") if info else None
@@ -94,7 +94,7 @@ class Numbers:
         number = self.number(params, "max_tokens") or self.number(params, "max_completion_tokens")
         return _tokens(number) if number else None
 
-    def limit(self, params: Node, keys: Container[str] = _LIMITED) -> dict[str, Any]:
+    def limit_fields(self, params: Node, keys: Container[str] = _LIMITED) -> dict[str, Any]:
         """Fields of a `limit` for this deployment: rates, concurrent calls and cost."""
         found: dict[str, Any] = {}
         for key, name, unit in (("rpm", "requests", "/minute"), ("tpm", "tokens", "/minute"),

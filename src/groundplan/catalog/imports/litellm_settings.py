@@ -306,12 +306,12 @@ UNREAD_FALLBACKS = Rule(
 PROVIDER_FIELD = Rule(NO_EQUAL, "a call is forwarded as its caller sent it; nothing is added", "Callers send it.")
 
 
-def unread(read: tuple[str, ...]) -> Rule:
+def unread_setting_rule(read: tuple[str, ...]) -> Rule:
     """Of a setting that the proxy does not heed where it stands, only in the sections `read`."""
     return Rule(NO_EQUAL, "the proxy does not read it in this section", f"If it is meant, write it in {read[0]}.")
 
 
-def rule(table: dict[str, Rule], key: str) -> Rule | None:
+def find_rule(table: dict[str, Rule], key: str) -> Rule | None:
     """What is said of `key`, None where neither `table` nor a beginning knows it."""
     if key in table:
         return table[key]

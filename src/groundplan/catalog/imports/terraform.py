@@ -32,7 +32,7 @@ def import_terraform(text: str, name: str) -> ImportedSites:
         raise _not_terraform(name) from error
     module = None
     if isinstance(state, dict):
-        module = _inside(state, "planned_values" if state.get("planned_values") else "values").get("root_module")
+        module = _block_at(state, "planned_values" if state.get("planned_values") else "values").get("root_module")
     if not isinstance(module, dict):
         raise _not_terraform(name)
     machines: list[Machine] = []
@@ -59,31 +59,33 @@ def _not_terraform(name: str) -> Invalid:
 def _resources(module: Mapping[str, Any], depth: int) -> Iterator[Mapping[str, Any]]:
     if depth > _DEEPEST:
         return
-    yield from _dicts(module.get("resources"))
-    for child in _dicts(module.get("child_modules")):
+    yield from _mappings_in(module.get("resources"))
+    for child in _mappings_in(module.get("child_modules")):
         yield from _resources(child, depth + 1)
 
 
-def _dicts(value: object) -> list[Mapping[str, Any]]:
+def _mappings_in(value: object) -> list[Mapping[str, Any]]:
     return [each for each in value if isinstance(each, dict)] if isinstance(value, list) else []
 
 
 def _machine(resource: Mapping[str, Any], kind: str, text: str, name: str) -> Machine | None:
     provider, type_key, place_key = _TYPES[kind]
-    values = _inside(resource, "values")
-    instance = _first(values.get(type_key)) or _first(_inside(values, "node_config").get(type_key))
-    accelerator = _inside(values, "guest_accelerator") or _inside(_inside(values, "node_config"), "guest_accelerator")
+    values = _block_at(resource, "values")
+    instance = _first_text(values.get(type_key)) or _first_text(_block_at(values, "node_config").get(type_key))
+    accelerator = _block_at(values, "guest_accelerator") or _block_at(
+        _block_at(values, "node_config"), "guest_accelerator"
+    )
     hardware, each = instance_accelerators(instance) or ("", 0)
     if accelerator.get("type"):
-        hardware, each = product_accelerator(str(accelerator["type"])) or "", _count(accelerator.get("count"))
+        hardware, each = product_accelerator(str(accelerator["type"])) or "", _count_or_one(accelerator.get("count"))
     if not hardware:
         return None
-    scaling = _inside(values, "scaling_config")
+    scaling = _block_at(values, "scaling_config")
     many = scaling.get("desired_size", values.get("node_count", values.get("instances", 1)))
     place = str(values.get(place_key) or values.get("availability_zone") or values.get("location") or "")
     region = f"{provider}:{_region(provider, place)}" if place else None
     where = Where(name, line_of(text, json.dumps(str(resource.get("address", "")))))
-    return Machine(slug(region or provider, "site"), "cloud", hardware, each * _count(many), where, region)
+    return Machine(slug(region or provider, "site"), "cloud", hardware, each * _count_or_one(many), where, region)
 
 
 def _region(provider: str, place: str) -> str:
@@ -96,17 +98,17 @@ def _region(provider: str, place: str) -> str:
     return place.rstrip("abcdef") if place[-1:].isalpha() else place
 
 
-def _inside(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+def _block_at(values: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     """The block at a key, which Terraform may write as a list of one."""
     found = values.get(key)
     found = found[0] if isinstance(found, list) and found else found
     return found if isinstance(found, dict) else {}
 
 
-def _first(value: object) -> str:
+def _first_text(value: object) -> str:
     value = value[0] if isinstance(value, list) and value else value
     return value if isinstance(value, str) else ""
 
 
-def _count(value: object) -> int:
+def _count_or_one(value: object) -> int:
     return value if isinstance(value, int) and 0 <= value < 1_000_000 else 1

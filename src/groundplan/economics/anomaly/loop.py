@@ -28,7 +28,7 @@ GROWING_RATE: Final = 3.0
 @dataclass(frozen=True, slots=True)
 class Loop:
     """Calls of one caller in the last minutes, up to the stop by its budget. Fields are columns of
-    `spend_watch_store.loops`."""
+    `spend_watch_store.calls_before_refusal`."""
 
     workload: str
     caller: str

@@ -17,8 +17,8 @@ from groundplan.gateway.background.events import FIRST
 from groundplan.gateway.background.progress import BackgroundRun
 from groundplan.gateway.background.sealed_store import BackgroundResponse, SealedStore
 from groundplan.gateway.http.sse import format_named_event
-from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces.responses.sealed_store import SealedResponses
+from groundplan.ledger.stored_owner import Owner
 
 _POLL_S = 0.25
 """How often the events of a run in another worker are queried."""
@@ -47,10 +47,10 @@ async def events(
     responses: SealedResponses | None,
     runs: Mapping[str, BackgroundRun],
     found: BackgroundResponse,
-    key: KeyEntry,
+    owner: Owner,
     after: int,
 ) -> AsyncIterator[bytes]:
-    """Yield the events of `found`, a response of this key, behind the number `after`."""
+    """Yield the events of `found`, a response of this owner, behind the number `after`."""
     id = found.row.id
     for number, kind in enumerate(_FIRST):
         if number > after:
@@ -60,7 +60,7 @@ async def events(
     async for each in _live_events(store, runs, id, after):
         seen, data = each
         yield data
-    last = await _final_event(store, responses, id, key, seen)
+    last = await _final_event(store, responses, id, owner, seen)
     if last:
         yield last
 
@@ -114,27 +114,27 @@ async def _wait_for_change(changed: asyncio.Event) -> None:
 
 
 async def _final_event(
-    store: SealedStore, responses: SealedResponses | None, id: str, key: KeyEntry, after: int
+    store: SealedStore, responses: SealedResponses | None, id: str, owner: Owner, after: int
 ) -> bytes:
     """The event of the outcome, read once PostgreSQL is available; empty if it was sent before, or if the response was
     deleted."""
     while True:
         try:
-            return await _read_final_event(store, responses, id, key, after)
+            return await _read_final_event(store, responses, id, owner, after)
         except Unavailable:
             await asyncio.sleep(_POLL_S)
 
 
 async def _read_final_event(
-    store: SealedStore, responses: SealedResponses | None, id: str, key: KeyEntry, after: int
+    store: SealedStore, responses: SealedResponses | None, id: str, owner: Owner, after: int
 ) -> bytes:
     """As `_final_event`. Raises `Unavailable`."""
-    found = await store.find(id, key)
+    found = await store.find(id, owner)
     if found is None:
         return b""
     ended = FIRST - 1 if found.row.ended is None else found.row.ended
     kind = _ENDS.get(found.row.status)
     if kind is None:  # the event of a failure has no number yet
         return _event("response.failed", max(after, ended) + 1, found.response())
-    kept = None if responses is None or ended <= after else await responses.find(id, key)
+    kept = None if responses is None or ended <= after else await responses.find(id, owner)
     return b"" if kept is None else _event(kind, ended, kept.response)

@@ -44,7 +44,7 @@ from groundplan.gateway.http.splicing import replace_fields
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.http.surrogates import decode_json
 from groundplan.gateway.policy.catalog import Catalog
-from groundplan.gateway.policy.snapshot import KeyEntry, Policy
+from groundplan.gateway.policy.snapshot import Policy
 from groundplan.gateway.surfaces import answers
 from groundplan.gateway.surfaces.body import SHAPE_ERRORS, malformed_field, unreadable_body
 from groundplan.gateway.surfaces.responses import shapes
@@ -54,6 +54,7 @@ from groundplan.gateway.surfaces.responses.storing import full_input, stored_res
 from groundplan.gateway.surfaces.responses.surface import BACKGROUND_RESPONSES, request_state
 from groundplan.gateway.surfaces.responses.to_chat import API
 from groundplan.ledger.background_store import CHANNEL, FOLLOWED, Row
+from groundplan.ledger.stored_owner import Owner
 
 MAX_RUNS = 64
 """Responses that one worker makes at a time; others wait until this worker or another one is free."""
@@ -171,8 +172,9 @@ class BackgroundRunner:
         now = gateway.clock.now()
         id = f"resp_{exchange.call.hex}"
         stored_request, stream = _stored_request(id, now, exchange)
+        owner = owner_of(key, exchange.person)
         row = Row(
-            id=id, call_id=exchange.call, workload=workload.name, owner=owner_of(key), key_id=UUID(key.id),
+            id=id, call_id=exchange.call, workload=workload.name, owner=owner.key, key_id=UUID(key.id),
             person=exchange.person, said=_call_headers(exchange.request), at=now,
             expires_at=now + timedelta(seconds=workload.keep.seconds), sealed="",
         )  # fmt: skip
@@ -201,7 +203,7 @@ class BackgroundRunner:
         )  # the body is not needed any more, however long the client follows
         exchange.request.body, exchange.ask = b"", None
         try:
-            pieces = self._follow(BackgroundResponse(row, stored_request, None), key, -1)
+            pieces = self._follow(BackgroundResponse(row, stored_request, None), owner, -1)
             await response.send_stream(200, pieces, EVENT_STREAM + lines)
         except GroundplanError as error:  # the response continues; this call is not recorded separately
             if not response.started:
@@ -216,31 +218,31 @@ class BackgroundRunner:
             self._start(row, stored_request)
         return True
 
-    async def find(self, id: str, key: KeyEntry) -> StoredResponse | None:
-        """A background response of this key that is not complete, as it is now; None: there is none. Raises
+    async def find(self, id: str, owner: Owner) -> StoredResponse | None:
+        """A background response of this owner that is not complete, as it is now; None: there is none. Raises
         `Unavailable`."""
-        found = await self._responses.find(id, key)
+        found = await self._responses.find(id, owner)
         return None if found is None else StoredResponse(found.response(), found.asked.input, [])
 
-    async def events(self, id: str, key: KeyEntry, after: int) -> tuple[AsyncIterator[bytes], bytes] | None:
-        """(events behind the number `after`, header lines) of a response of this key; None: there is none. Raises
+    async def events(self, id: str, owner: Owner, after: int) -> tuple[AsyncIterator[bytes], bytes] | None:
+        """(events behind the number `after`, header lines) of a response of this owner; None: there is none. Raises
         `Unavailable`."""
-        found = await self._responses.find(id, key)
-        return None if found is None else (self._follow(found, key, after), EVENT_STREAM)
+        found = await self._responses.find(id, owner)
+        return None if found is None else (self._follow(found, owner, after), EVENT_STREAM)
 
-    def _follow(self, found: BackgroundResponse, key: KeyEntry, after: int) -> AsyncIterator[bytes]:
-        return follow.events(self._responses, self._gateway.stored_responses, self._runs, found, key, after)
+    def _follow(self, found: BackgroundResponse, owner: Owner, after: int) -> AsyncIterator[bytes]:
+        return follow.events(self._responses, self._gateway.stored_responses, self._runs, found, owner, after)
 
-    async def cancel(self, id: str, key: KeyEntry) -> bool:
-        """Cancel an open response of this key; False: there is none. Raises `Unavailable`."""
-        if not await self._gateway.run_shielded(self._responses.cancel(id, key)):
+    async def cancel(self, id: str, owner: Owner) -> bool:
+        """Cancel an open response of this owner; False: there is none. Raises `Unavailable`."""
+        if not await self._gateway.run_shielded(self._responses.cancel(id, owner)):
             return False
         self._cancel_run(id)
         return True
 
-    async def delete(self, id: str, key: KeyEntry) -> bool:
-        """Delete a response of this key; False: there is none. Raises `Unavailable`."""
-        if not await self._gateway.run_shielded(self._responses.delete(id, key)):
+    async def delete(self, id: str, owner: Owner) -> bool:
+        """Delete a response of this owner; False: there is none. Raises `Unavailable`."""
+        if not await self._gateway.run_shielded(self._responses.delete(id, owner)):
             return False
         self._cancel_run(id)
         return True

@@ -1,5 +1,5 @@
-"""Stores background responses, encrypted, in PostgreSQL; found by the key that requested them. `runner` decides what
-happens to them.
+"""Stores background responses, encrypted, in PostgreSQL; found by the key that requested them, acting for the same
+person. `runner` decides what happens to them.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.gateway.background.events import Failure
 from groundplan.gateway.journal.thread_connections import ThreadConnections
-from groundplan.gateway.policy.snapshot import KeyEntry
-from groundplan.gateway.surfaces.responses.sealed_store import StoredResponse, owner_of
+from groundplan.gateway.surfaces.responses.sealed_store import StoredResponse
 from groundplan.ledger import background_store, response_store
 from groundplan.ledger.background_store import Row
+from groundplan.ledger.stored_owner import Owner
 
 MAX_PENDING, MAX_EVENT_BYTES = 1000, 256 << 20
 """Responses of one workload that are not complete, and the bytes of their requests."""
@@ -130,11 +130,11 @@ class SealedStore:
         text = await self._database.run(lambda conn: SubjectKeys.of(self._home).unseal(conn, row.sealed))
         return None if text is None else _asked(text)
 
-    async def find(self, id: str, key: KeyEntry) -> BackgroundResponse | None:
-        """The background response of this key with this id."""
+    async def find(self, id: str, owner: Owner) -> BackgroundResponse | None:
+        """The background response of this owner with this id."""
 
         def work(conn: Any) -> BackgroundResponse | None:
-            row = background_store.find(conn, id, owner_of(key), key.workload)
+            row = background_store.find(conn, id, owner)
             text = None if row is None else SubjectKeys.of(self._home).unseal(conn, row.sealed)
             if row is None or text is None:
                 return None
@@ -204,21 +204,21 @@ class SealedStore:
 
         await self._database.run(work)
 
-    async def cancel(self, id: str, key: KeyEntry) -> bool:
-        """Cancel the response of this key; False: it was not open."""
+    async def cancel(self, id: str, owner: Owner) -> bool:
+        """Cancel the response of this owner; False: it was not open."""
 
         def work(conn: Any) -> bool:
             with _durable(conn):
-                return background_store.cancel(conn, id, owner_of(key), key.workload)
+                return background_store.cancel(conn, id, owner)
 
         return await self._database.run(work)
 
-    async def delete(self, id: str, key: KeyEntry) -> bool:
-        """Delete the response of this key; False: there was none."""
+    async def delete(self, id: str, owner: Owner) -> bool:
+        """Delete the response of this owner; False: there was none."""
 
         def work(conn: Any) -> bool:
             with _durable(conn):
-                return background_store.delete(conn, id, owner_of(key), key.workload)
+                return background_store.delete(conn, id, owner)
 
         return await self._database.run(work)
 

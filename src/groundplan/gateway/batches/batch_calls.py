@@ -20,7 +20,7 @@ from groundplan.economics.price import BATCH, BATCHES
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch
 from groundplan.gateway.batches.orders.order_store import NEW, Order
 from groundplan.gateway.caching import cache
-from groundplan.gateway.call import admit, limits
+from groundplan.gateway.call import admit, limits, settle
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.attempts.reserve import reserve, reserve_locally
 from groundplan.gateway.call.attempts.sequence import AttemptSequence
@@ -302,7 +302,14 @@ class BatchCalls:
                 else:
                     return
 
-        return make_call
+        async def make_or_leave(gateway: Gateway, exchange: Exchange) -> None:
+            try:
+                await make_call(gateway, exchange)
+            except asyncio.CancelledError:
+                settle.finish_stopped(gateway, exchange)
+                raise
+
+        return make_or_leave
 
     async def _reserve(self, exchange: Exchange, amount: int) -> None:
         """Reserve money for the next attempt where the line's reservation is gone or too small."""

@@ -21,7 +21,7 @@ from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch, Bat
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.files.blobs import DAMAGED, Blobs
+from groundplan.gateway.files.blobs import DAMAGED, ELSEWHERE, Blobs
 from groundplan.gateway.surfaces.images import IMAGES
 
 MAX_ERRORS = 50
@@ -80,9 +80,10 @@ async def check(
     try:
         return await _check_lines(gateway, calls, blobs, (batch, size), checked)
     except Unavailable as error:
-        if error.code != DAMAGED:
+        if error.code not in (DAMAGED, ELSEWHERE):
             raise
-        checked.errors.append(_error(DAMAGED, error.message, None))  # trying again later would not help
+        # trying again would not help: it is checked where its input was stored, or adopted after its expiry
+        checked.errors.append(_error(error.code, f"the batch's input cannot be read: {error.message}", None))
         return checked
 
 
@@ -154,7 +155,8 @@ async def _check_line(
             raise
         message = f"{error.message}. {error.hint}"
         if line is not None and batch.endpoint == MESSAGES_ENDPOINT:  # a message batch goes on without this line
-            checked.lines.append(BatchLine(number, line.custom_id, offset, len(data), 0, error=(error.code, message)))
+            refused = BatchLine(number, line.custom_id, offset, len(data), 0)
+            checked.lines.append(replace(refused, error=(error.code, message), error_status=error.status))
         else:
             checked.errors.append(_error(error.code, message, number))
         return

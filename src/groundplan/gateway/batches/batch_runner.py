@@ -2,7 +2,7 @@
 
 A line is claimed in PostgreSQL, with its money, before it is sent, and what may have been billed is never sent again:
 after a crash the journal says whether it was. A worker looks for work only while HOME/batches has a mark, so without
-batches it does nothing. If a worker is killed at any point, the others go on.
+batches it does nothing but look for abandoned ones now and then. If a worker is killed at any point, the others go on.
 """
 
 from __future__ import annotations
@@ -46,6 +46,8 @@ from groundplan.ledger.model import Charge
 POLL_S = 0.5
 SWEEP_S = 60.0
 """How often files are deleted that belong to nothing any more, or that orders have left."""
+ADOPTION_S = 600.0
+"""How often a worker looks for batches that the gateways of their HOME have not ended."""
 _RETRY_S = 0.5
 _MAX_RECALLS = 8
 _RECALL_S = 0.25
@@ -90,7 +92,7 @@ class BatchRunner:
         self._orders.on_order_ended = self._wakeup.set
         self._stopping = False
         self._marks_restored = False
-        self._swept_at = float("-inf")
+        self._swept_at = self._adopted_at = float("-inf")
         self._logged_problems: dict[UUID | None, str] = {}
         """The last problem that was logged, by batch; None: one of all batches."""
 
@@ -101,6 +103,9 @@ class BatchRunner:
             try:
                 if not self._marks_restored and self._gateway.ready:
                     await self._restore_marks()
+                if self._gateway.ready and self._gateway.loop.time() - self._adopted_at > ADOPTION_S:
+                    self._adopted_at = self._gateway.loop.time()
+                    await self._adopt_abandoned()
                 for id in self._blobs.marked():
                     if self._gateway.ready and not self._stopping:
                         await self._advance_isolated(id)
@@ -117,13 +122,20 @@ class BatchRunner:
                     await self._wakeup.wait()
 
     async def _restore_marks(self) -> None:
-        """Once after a start, mark all batches that have not ended: a mark may be lost, as by a restore, and expired
-        batches have to be ended."""
+        """Once after a start, mark all batches of this HOME that have not ended: a restore may lose marks."""
         if self._blobs.files.exists():
-            for id, file, late in await batch_store.list_unfinished(await self._connect()):
-                if late or self._blobs.path(file).exists():
+            for id, file in await batch_store.list_unfinished(await self._connect()):
+                if self._blobs.path(file).exists():
                     self._blobs.mark(id)
         self._marks_restored = True
+
+    async def _adopt_abandoned(self) -> None:
+        """Mark batches that expired and that nobody ends, since their HOME is gone or nothing serves it: what they hold
+        of budgets goes back, and calls that were made have their results."""
+        async with await connect(self._url) as connection:
+            abandoned = await batch_store.list_abandoned(connection)
+        for id in abandoned:
+            self._blobs.mark(id)
 
     async def _sweep(self) -> None:
         if self._blobs.files.exists():

@@ -27,6 +27,8 @@ _encode = msgspec.json.Encoder().encode
 MESSAGES_ENDPOINT = "/v1/messages"
 """The endpoint of Anthropic's message batches, whose `metadata` are headers of their creation; all other batches are
 OpenAI's."""
+LINE_PREFIX = "batch_req_"
+"""How the id of a line of a result file begins; the id of its call follows."""
 ENDED = frozenset({"failed", "completed", "expired", "cancelled"})
 _COLUMNS: LiteralString = """b.id, b.workload, b.key_id, b.person, b.endpoint, b.input_file, b.completion_window,
     b.metadata, b.status, b.created_at, b.expires_at, b.in_progress_at, b.cancelling_at, b.ended_at, b.errors,
@@ -97,6 +99,8 @@ class BatchLine:
     """The order at a provider that it belongs to; None: a worker makes it as a call."""
     error: tuple[str, str] | None = None
     """(code, message) of a line that is not made."""
+    error_status: int | None = None
+    """The HTTP status of that error, if it is a refusal."""
     max_tokens: tuple[int, int] = (0, 0)
     """The most tokens of prompt and answer that a line of an order can have."""
 
@@ -150,13 +154,24 @@ async def try_lock_check(connection: Connection, id: UUID) -> bool:
     return row is not None and bool(row[0])
 
 
-async def list_unfinished(connection: Connection) -> list[tuple[UUID, UUID, bool]]:
-    """(batch, its input file, whether it has expired) of all batches that have not ended."""
+async def list_unfinished(connection: Connection) -> list[tuple[UUID, UUID]]:
+    """(batch, its input file) of all batches that have not ended."""
     rows = await connection.execute(
-        """SELECT id, input_file, expires_at <= now() FROM batch
-           WHERE status IN ('validating', 'in_progress', 'cancelling')"""
+        "SELECT id, input_file FROM batch WHERE status IN ('validating', 'in_progress', 'cancelling')"
     )
-    return [(id, file, late) for id, file, late in await rows.fetchall()]
+    return [(id, file) for id, file in await rows.fetchall()]
+
+
+async def list_abandoned(connection: Connection) -> list[UUID]:
+    """The batches that should have ended long ago: no gateway with their HOME ends them. A batch ends within seconds of
+    its expiry, unless one of its orders waits for a provider that cannot be reached."""
+    rows = await connection.execute(
+        """SELECT id FROM batch b WHERE status IN ('validating', 'in_progress', 'cancelling')
+             AND expires_at <= now() - CASE
+               WHEN EXISTS (SELECT FROM batch_order o WHERE o.batch_id = b.id AND o.state <> 'ended')
+               THEN interval '1 day' ELSE interval '1 hour' END"""
+    )
+    return [id for (id,) in await rows.fetchall()]
 
 
 async def list_newest(connection: Connection, workload: str, after: UUID | None, limit: int) -> list[Batch]:
@@ -261,7 +276,11 @@ async def add_lines(connection: Connection, id: UUID, lines: Sequence[BatchLine]
             state, call = ("pending", None) if line.order is None else ("ordered", new_id())
             ok, result = None, None
             if line.error is not None:
-                state, ok, result = "done", False, _encode(error_line(None, line.custom_id, *line.error)).decode()
+                state, ok, result = (
+                    "done",
+                    False,
+                    _encode(error_line(None, line.custom_id, *line.error, line.error_status)).decode(),
+                )
             position, held = (line.offset, line.length), to_decimal(line.bound)
             await copy.write_row(
                 (
@@ -470,11 +489,13 @@ async def mark_ended(connection: Connection, id: UUID, status: str, output: UUID
     await connection.execute("UPDATE budget_slice SET closed = true WHERE epoch = %s", (id,))
 
 
-def error_line(call: UUID | None, custom_id: str, code: str, message: str) -> dict[str, Any]:
-    """The line of the error file for a call that has no answer."""
+def error_line(call: UUID | None, custom_id: str, code: str, message: str, status: int | None = None) -> dict[str, Any]:
+    """The line of the error file for a call that has no answer. `status`: the HTTP status of a refusal, given only for
+    message batches, whose results tell errors by types that follow from it."""
+    error: dict[str, Any] = {"code": code, "message": message}
     return {
-        "id": f"batch_req_{(call or new_id()).hex}",
+        "id": f"{LINE_PREFIX}{(call or new_id()).hex}",
         "custom_id": custom_id,
         "response": None,
-        "error": {"code": code, "message": message},
+        "error": error if status is None else {**error, "status_code": status},
     }

@@ -14,15 +14,16 @@ from groundplan.core.ids import parse_id
 from groundplan.gateway.batches import batch_store
 from groundplan.gateway.batches.batch_store import Batch
 from groundplan.gateway.batches.orders.order_results import ResultLine
-from groundplan.gateway.surfaces.messages.errors import error_json, upstream_refusal_body
+from groundplan.gateway.surfaces.messages.errors import error_json, error_type, upstream_refusal_body
 from groundplan.gateway.surfaces.upstream_json import decode_upstream
 
 PREFIX = "msgbatch_"
 _RESULT_TYPES = {"batch_cancelled": "canceled", "batch_expired": "expired"}
-_GATEWAY_FAILURES = frozenset({"batch_line_interrupted", "batch_line_lost", "batch_line_malformed", "internal_error"})
-"""Error codes of failures that no change of the request would mend."""
-_NOT_FOUND = frozenset({"model_not_found", "file_not_found"})
-"""Error codes of what a request names and does not exist."""
+_STATUSES = {
+    "batch_line_failed": 500, "batch_line_interrupted": 500, "batch_line_lost": 500, "batch_line_malformed": 500,
+    "batch_order_failed": 500, "budget_exhausted": 429, "internal_error": 500,
+}  # fmt: skip
+"""The HTTP statuses of errors that are no refusals of a request and have no status of their own, by their codes."""
 _encode = msgspec.json.Encoder().encode
 _result = msgspec.json.Decoder(ResultLine).decode
 
@@ -56,7 +57,7 @@ def batch_json(batch: Batch, done: tuple[int, int]) -> dict[str, Any]:
         "request_counts": {
             "processing": 0 if ended else batch.total,
             "succeeded": succeeded,
-            "errored": failed - canceled - expired,
+            "errored": batch.total if batch.status == "failed" else failed - canceled - expired,
             "canceled": canceled,
             "expired": expired,
         },
@@ -92,18 +93,19 @@ def _outcome(found: ResultLine) -> dict[str, Any]:
     code = (found.error.code if found.error is not None else None) or "internal_error"
     if code in _RESULT_TYPES:
         return {"type": _RESULT_TYPES[code]}
-    kind = (
-        "api_error"
-        if code in _GATEWAY_FAILURES
-        else "rate_limit_error"
-        if code == "budget_exhausted"
-        else "not_found_error"
-        if code in _NOT_FOUND
-        else "invalid_request_error"
-    )
+    status = found.error.status_code if found.error is not None else None
+    kind = error_type(_STATUSES.get(code, 400) if status is None else status)
     message = (found.error.message if found.error is not None else None) or "the call was not made"
     hint = "What is wrong is in the message; order the call again once that is mended."
-    return {"type": "errored", "error": msgspec.Raw(error_json(kind, message, None, code=code, hint=hint))}
+    return {"type": "errored", "error": msgspec.Raw(error_json(kind, message, _call_id(found), code=code, hint=hint))}
+
+
+def _call_id(found: ResultLine) -> str | None:
+    """The id of a line's call, from the line's own id."""
+    try:
+        return str(parse_id(found.id, batch_store.LINE_PREFIX)) if isinstance(found.id, str) else None
+    except ValueError:
+        return None
 
 
 def _time(at: datetime | None) -> str | None:

@@ -13,7 +13,7 @@ from uuid import UUID
 
 import msgspec
 
-from groundplan.core.errors import Conflict, Invalid, NotFound, Unavailable
+from groundplan.core.errors import Conflict, Invalid, NotFound, TooLarge, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway.batches import batch_store, message_shapes
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch, Connection
@@ -23,7 +23,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.estimate import HEADER, refuse_cost_headers
 from groundplan.gateway.call.feature import valid_headers
 from groundplan.gateway.files import creation_key_store, file_store, files_api, quota
-from groundplan.gateway.files.blobs import Blobs
+from groundplan.gateway.files.blobs import MAX_INPUT_BYTES, MAX_REQUESTS_BYTES, Blobs
 from groundplan.gateway.files.file_store import StoredFile
 from groundplan.gateway.files.idempotent_creation import REPLAY_HEADER, IdempotentCreation, deleted_since
 from groundplan.gateway.files.quota import ConnectionFactory, Quota
@@ -89,7 +89,9 @@ class MessageBatchesApi:
         once.add(_encode(headers))
         room = await quota.current_quota(self._gateway, self._connection, self._blobs, key.workload, once)
         room.check_announced(request)
-        size = await self._blobs.keep(input_file, _input_lines(request, response, requests, (once, room)))
+        size = await self._blobs.keep(
+            input_file, _input_lines(request, response, requests, (once, room)), most=MAX_INPUT_BYTES
+        )
         now = self._gateway.clock.now()
         file = StoredFile(input_file, key.workload, file_store.MESSAGES, "requests.jsonl", size, now)
         batch = Batch(
@@ -199,9 +201,16 @@ async def _input_lines(
     request: Request, response: Response, requests: RequestSplitter, observers: tuple[IdempotentCreation, Quota]
 ) -> AsyncGenerator[bytes, None]:
     """Yield the lines of the input file while the body arrives; each is also given to the `observers`. Raises
-    `Invalid`, and `Unavailable` if there is no memory for the part of a request that has arrived."""
-    stream = request.stream
+    `Invalid`, `TooLarge`, and `Unavailable` if there is no memory for the part of a request that has arrived."""
+    stream, received = request.stream, 0
     while stream is not None and (data := await stream.read()):
+        received += len(data)
+        if received > MAX_REQUESTS_BYTES:
+            raise TooLarge(
+                f"the requests are larger than {MAX_REQUESTS_BYTES >> 20} MB",
+                code="request_too_large",
+                hint="Make several batches.",
+            )
         if lines := requests.feed(data):
             for observer in observers:
                 observer.add(lines)

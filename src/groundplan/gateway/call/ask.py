@@ -8,12 +8,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import msgspec
-from msgspec.structs import force_setattr
+from msgspec.structs import force_setattr, replace
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from groundplan.gateway.surfaces.upload import Upload
+
+
+NO_NAMES = frozenset[str]()
 
 
 class Passage(msgspec.Struct, frozen=True, kw_only=True):
@@ -80,6 +83,8 @@ class Ask(msgspec.Struct, frozen=True):
     """Whether its answer is binary and passed on as it arrives."""
     parsed: object = None
     """The body as the surface itself parsed it."""
+    offers_found_tools: bool = False
+    """Whether its input offers functions that an earlier search among tools found, beside those of `fields`."""
     left_out: set[str] | None = None
     """Names of what of its answer is left out, since the client's API has no field for it; see `note_left_out`. None:
     nothing so far."""
@@ -91,3 +96,15 @@ def note_left_out(ask: Ask, names: Iterable[str]) -> None:
         force_setattr(ask, "left_out", set(names))
     else:
         ask.left_out.update(names)
+
+
+def reset_left_out(ask: Ask, names: frozenset[str] = NO_NAMES) -> None:
+    """Set `Ask.left_out` to `names`, after an attempt whose answer the client does not get. The set is a new one, since
+    the stream of the earlier attempt may still be read to its end."""
+    if names or ask.left_out:
+        force_setattr(ask, "left_out", set(names))
+
+
+def fork_ask(ask: Ask, names: frozenset[str] = NO_NAMES) -> Ask:
+    """A copy for an attempt beside another one, of whose answer only `names` are left out so far."""
+    return replace(ask, left_out=None if ask.left_out is None and not names else set(names))

@@ -18,7 +18,7 @@ from groundplan.gateway.call.attempts.hedge import Hedges
 from groundplan.gateway.call.step_batching import StepBatching
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.policy.catalog import Catalog
-from groundplan.gateway.policy.snapshot import KeyEntry, Policy
+from groundplan.gateway.policy.snapshot import Policy
 from groundplan.gateway.routing.routes import Routes
 from groundplan.gateway.stalls import StallMonitor, stall_monitor_of
 from groundplan.gateway.telemetry.call_counters import CallCounters
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from groundplan.gateway.surfaces.responses.sealed_store import SealedResponses, StoredResponse
     from groundplan.gateway.telemetry.content_link import ContentSender
     from groundplan.gateway.telemetry.scrape import MetricsScraper
+    from groundplan.ledger.stored_owner import Owner
 
 Result = TypeVar("Result")
 
@@ -123,21 +124,21 @@ class BackgroundResponses(Protocol):
         """Store the request and answer that it is queued. Raises `Invalid`, `Exhausted`, `Unavailable`."""
         ...
 
-    async def find(self, id: str, key: KeyEntry) -> StoredResponse | None:
-        """The current state of this key's unfinished response; None where there is none. Raises `Unavailable`."""
+    async def find(self, id: str, owner: Owner) -> StoredResponse | None:
+        """The current state of this owner's unfinished response; None where there is none. Raises `Unavailable`."""
         ...
 
-    async def events(self, id: str, key: KeyEntry, after: int) -> tuple[AsyncIterator[bytes], bytes] | None:
-        """(its events after sequence number `after`, header lines); None where this key has no such response. Raises
+    async def events(self, id: str, owner: Owner, after: int) -> tuple[AsyncIterator[bytes], bytes] | None:
+        """(its events after sequence number `after`, header lines); None where this owner has no such response. Raises
         `Unavailable`."""
         ...
 
-    async def cancel(self, id: str, key: KeyEntry) -> bool:
-        """Cancel a response; whether this key had one that could be cancelled. Raises `Unavailable`."""
+    async def cancel(self, id: str, owner: Owner) -> bool:
+        """Cancel a response; whether this owner had one that could be cancelled. Raises `Unavailable`."""
         ...
 
-    async def delete(self, id: str, key: KeyEntry) -> bool:
-        """Delete a response; whether this key had it. Raises `Unavailable`."""
+    async def delete(self, id: str, owner: Owner) -> bool:
+        """Delete a response; whether this owner had it. Raises `Unavailable`."""
         ...
 
 

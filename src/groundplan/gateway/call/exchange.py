@@ -15,6 +15,7 @@ from uuid import UUID
 
 from groundplan.blueprint.model import Budget, Deployment, Workload
 from groundplan.core.ids import id_text
+from groundplan.gateway.call.ask import NO_NAMES
 from groundplan.gateway.policy.catalog import Catalog, Plan
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 from groundplan.ledger.model import Charge, Usage
@@ -264,6 +265,11 @@ class Exchange:
         return found
 
     @property
+    def sent_left_out(self) -> frozenset[str]:
+        """Names of what is left out of the parts of a broken stream that were sent; see `Ask.left_out`."""
+        return NO_NAMES if self.continuation is None else self.continuation.left_out
+
+    @property
     def keeps_content(self) -> bool:
         """Whether the workload keeps content in full."""
         keep = self.workload.keep if self.workload is not None else None
@@ -304,6 +310,6 @@ class Exchange:
 
 
 _ATTEMPT_FIELDS = (
-    "attempt_answered", "attempt_connected", "attempt_first_us", "attempt_flags", "attempt_number", "attempt_sent",
-    "attempt_started", "deployment", "output_bytes", "probe_turn", "reservation", "reserved_amount",
+    "ask", "attempt_answered", "attempt_connected", "attempt_first_us", "attempt_flags", "attempt_number",
+    "attempt_sent", "attempt_started", "deployment", "output_bytes", "probe_turn", "reservation", "reserved_amount",
 )  # fmt: skip

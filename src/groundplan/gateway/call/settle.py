@@ -24,7 +24,9 @@ from groundplan.gateway.upstream import provider_refusals
 from groundplan.ledger.model import OVER_BOUND, OVER_INPUT, Finish, Settlement, Usage
 
 CLIENT_GONE = 499
-"""HTTP status in the ledger of a call whose client disconnected; never sent."""
+"""HTTP status in the ledger of a call that was cancelled, mostly as its client disconnected; never sent."""
+WORKER_STOPPED = "worker_stopped"
+"""Error code in the ledger of a batch's call that was cancelled as its worker stopped."""
 FLAGGED = "flagged"
 """Flag of an attempt that was refused for its content, for which the provider charges a fee."""
 LONGEST_TOKEN = 128
@@ -392,6 +394,20 @@ def _has_abstained(exchange: Exchange) -> bool:
     """Whether no passage reached the floor, so that the call was answered without an attempt: it is a request all the
     same."""
     return exchange.grounding_notes is not None and exchange.grounding_notes.abstained
+
+
+def finish_stopped(gateway: Gateway, exchange: Exchange) -> None:
+    """Finish a call for which no client waits, as its worker stops. Without an attempt nothing was done that a record
+    could tell of: the call gives back what it holds, and another worker makes it as a new one."""
+    if exchange.finished or exchange.attempt_number >= 0:
+        finish(gateway, exchange, "cancelled", CLIENT_GONE, WORKER_STOPPED)
+        return
+    exchange.finished = True
+    if exchange.limit_use is not None:
+        limits.end_call(gateway, exchange.limit_use, sent=False)
+    if exchange.reservation is not None:
+        gateway.slices.settle(exchange.reservation, 0)
+        exchange.reservation = None
 
 
 def finish_or_raise(gateway: Gateway, exchange: Exchange, status: str, http_status: int, code: str = "") -> int:

@@ -206,6 +206,7 @@ async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog, now
     if guarded or exchange.interface.can_store_answers or ask.files:
         began = gateway.loop.time()
         await _complete_request(gateway, exchange, guarded=guarded)
+        await _check_completed(gateway, exchange, plan, policy)
         exchange.waited_seconds += gateway.loop.time() - began
         now, ask = gateway.clock.seconds(), exchange.ask or ask
         if exchange.interface.can_store_answers and stored_answers.in_background(exchange):
@@ -269,6 +270,12 @@ async def _complete_request(gateway: Gateway, exchange: Exchange, *, guarded: bo
     if gateway.files is None:
         raise Unavailable("files are not kept here", code="files_unavailable", hint="Send the content itself.")
     await gateway.files.put_in(exchange)
+
+
+async def _check_completed(gateway: Gateway, exchange: Exchange, plan: Plan, policy: Policy) -> None:
+    """Check a completed request that has to be guarded only since what was put in offers functions."""
+    if exchange.guard is None and needs_guard(exchange, plan, policy):
+        await check_input(gateway, exchange, plan)
 
 
 def _choose_deployments(gateway: Gateway, exchange: Exchange, plan: Plan, ask: Ask, policy: Policy, now: float) -> Ask:

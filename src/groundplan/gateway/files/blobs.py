@@ -23,6 +23,10 @@ from groundplan.core.home import Home, sync_folder
 from groundplan.core.ids import new_id
 
 MAX_FILE_BYTES = 200 << 20
+MAX_REQUESTS_BYTES = 256 << 20
+"""Of the body of a message batch, as at Anthropic."""
+MAX_INPUT_BYTES = MAX_REQUESTS_BYTES + (16 << 20)
+"""Of the file that is kept of such a body: each of its 100,000 requests is a little longer there."""
 READ_BYTES = 64 << 10
 """Bytes read at once; a slow client has them in memory twice."""
 RESERVED_DISK_BYTES = 512 << 20
@@ -31,7 +35,7 @@ _DISK_CHECK_BYTES = 16 << 20
 """Bytes written between two checks of the free space."""
 _MIN_WRITE = 64 << 10
 """Least bytes written at once: uploads over slow networks arrive packet by packet."""
-DAMAGED = "file_damaged"
+DAMAGED, ELSEWHERE = "file_damaged", "file_elsewhere"
 RETRY_SECONDS = 5.0
 """When to try a failed disk again."""
 _ABANDONED_S = 3600
@@ -157,7 +161,7 @@ class Blobs:
             raise
         except FileNotFoundError as error:
             raise Unavailable(
-                "the file's content is not at this gateway", code="file_elsewhere", hint="Ask where it was sent to."
+                "the file's content is not at this gateway", code=ELSEWHERE, hint="Ask where it was sent to."
             ) from error
         except OSError as error:
             raise _read_failed(id, error) from error
@@ -175,7 +179,7 @@ class Blobs:
             data = await in_reader(_read_part, self.path(id), place, length)
         except FileNotFoundError as error:
             raise Unavailable(
-                "the batch's input cannot be read", code="file_elsewhere", hint="Its file is gone from HOME/files."
+                "the batch's input cannot be read", code=ELSEWHERE, hint="Its file is gone from HOME/files."
             ) from error
         except OSError as error:
             raise _read_failed(id, error) from error

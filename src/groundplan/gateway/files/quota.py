@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from groundplan.core.errors import TooLarge
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.files import creation_key_store, file_store
-from groundplan.gateway.files.blobs import MAX_FILE_BYTES, Blobs
+from groundplan.gateway.files.blobs import MAX_FILE_BYTES, MAX_INPUT_BYTES, Blobs
 from groundplan.gateway.files.file_store import Connection, StoredFile
 from groundplan.gateway.files.idempotent_creation import IdempotentCreation
 from groundplan.gateway.http.server import Request
@@ -72,7 +72,7 @@ async def current_quota(
     async with connected() as connection:
         stored = await file_store.stored_bytes(connection, workload)
         if once.digest is not None and await creation_key_store.is_known(connection, once.digest):
-            return Quota(stored + MAX_FILE_BYTES, stored)
+            return Quota(stored + max(MAX_FILE_BYTES, MAX_INPUT_BYTES), stored)
     return Quota((stored + await blobs.room()) // 2 if declared is None else declared, stored)
 
 

@@ -64,12 +64,14 @@ def close_held(conn: Connection[Any], id: UUID, state: str) -> tuple[str, str]:
     return (row[0], row[1]) if row is not None else (state, "")
 
 
-def load_held_tool_call(conn: Connection[Any], id: UUID, keys: Sequence[UUID]) -> tuple[str, str, str, datetime] | None:
-    """(state, digest, reason, due) of a tool call that one of these keys requested."""
+def load_held_tool_call(
+    conn: Connection[Any], id: UUID, keys: Sequence[UUID], person: UUID | None
+) -> tuple[str, str, str, datetime] | None:
+    """(state, digest, reason, due) of a tool call that one of these keys requested for this person (None: nobody)."""
     with conn.cursor(row_factory=tuple_row) as cursor:
         query = """SELECT state, digest, coalesce(reason, ''), due_at FROM held_call
-            WHERE id = %s AND key_id = ANY(%s) AND kind = 'tool'"""
-        return cursor.execute(query, (id, list(keys))).fetchone()
+            WHERE id = %s AND key_id = ANY(%s) AND person_id IS NOT DISTINCT FROM %s AND kind = 'tool'"""
+        return cursor.execute(query, (id, list(keys), person)).fetchone()
 
 
 def use_approval(conn: Connection[Any], id: UUID) -> bool:

@@ -62,7 +62,10 @@ def needs_guard(exchange: Exchange, plan: Plan, policy: Policy) -> bool:
     if plan.guard is not None or plan.workload.review is not None:
         return True
     ask, catalog = exchange.ask, exchange.catalog
-    if ask is None or (_FUNCTION_FIELDS.isdisjoint(ask.fields) and exchange.endpoint != media.REALTIME):
+    if ask is None:
+        return False
+    offers_tools = ask.offers_found_tools or not _FUNCTION_FIELDS.isdisjoint(ask.fields)
+    if not offers_tools and exchange.endpoint != media.REALTIME:
         return False  # no function is offered, so none can be called
     if catalog is not None and catalog.gate is not None and catalog.gate.has_tool_rules(plan.workload.name):
         return True

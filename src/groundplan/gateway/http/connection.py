@@ -51,6 +51,7 @@ class Connection(RequestReader):
         "_head_cache",
         "_starting_request",
         "_task",
+        "_watched_descriptor",
         "client_ca_changed",
         "is_draining",
         "lost",
@@ -72,6 +73,8 @@ class Connection(RequestReader):
         """The request whose task has not taken a step yet: if the task is cancelled before, it does not release the
         body."""
         self._head_cache = HeadCache()
+        self._watched_descriptor = -1
+        """Descriptor of its socket while a client that disconnects is to be reported; else -1."""
 
     # -- transport ----------------------------------------------------------------------------------------------------
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -86,6 +89,7 @@ class Connection(RequestReader):
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- asyncio's signature
         self.lost = True
         self.server.connections.discard(self)
+        self._unwatch()
         if self.paused is not None:
             self.paused.set()
             self.paused = None
@@ -129,13 +133,33 @@ class Connection(RequestReader):
         return True
 
     def pause_reading(self) -> None:
-        """Stop reading: a body stream has enough for now."""
+        """Stop reading: a body stream has enough for now, or a pipelined request has to wait."""
         if self.transport is not None and not self.lost and self.transport.is_reading():
             self.transport.pause_reading()
+            self._watch()
 
     def resume_reading(self) -> None:
         if self.transport is not None and not self.lost and not self.transport.is_reading():
+            self._unwatch()
             self.transport.resume_reading()
+
+    def _watch(self) -> None:
+        """While a request is answered and nothing is read, have a client that disconnects reported."""
+        if self._task is not None and self._watched_descriptor < 0 and self.transport is not None:
+            sock = self.transport.get_extra_info("socket")
+            self._watched_descriptor = -1 if sock is None else sock.fileno()
+            self.server.disconnects.watch(self, self._watched_descriptor)
+
+    def _unwatch(self) -> None:
+        if self._watched_descriptor >= 0:
+            self.server.disconnects.unwatch(self, self._watched_descriptor)
+            self._watched_descriptor = -1
+
+    def on_disconnected(self) -> None:
+        """As `eof_received`, while nothing is read. An answer that is complete may still be read."""
+        self._watched_descriptor = -1
+        if self._task is not None:
+            self.abort()
 
     def data_received(self, data: bytes) -> None:
         if self._refusal is not None or self._closing:
@@ -156,7 +180,7 @@ class Connection(RequestReader):
         if self._queue and self._task is None:
             self._start_request(self._queue.popleft(), eagerly=True)
         if self._task is not None and (self._queue or self._refusal) and self.transport is not None:
-            self.transport.pause_reading()
+            self.pause_reading()
         elif self._refusal is not None and not self._is_busy:
             self._answer_refusal()
 
@@ -267,13 +291,14 @@ class Connection(RequestReader):
         """Start the next request, once the client has read enough of the previous answers."""
         if self._queue:
             self._start_request(self._queue.popleft())
+            if not transport.is_reading():
+                self._watch()  # its client may have disconnected meanwhile
         elif self._refusal is not None:
             self._answer_refusal()
         else:
             if self._phase != IDLE:
                 self._await_rest()
-            if not transport.is_reading():
-                transport.resume_reading()
+            self.resume_reading()
 
     def _flush_seconds(self, transport: asyncio.Transport) -> float:
         """How long a client may take to read the bytes that wait for it: as long as for a request body of that size."""
@@ -300,8 +325,7 @@ class Connection(RequestReader):
         self._size, self.deadline = 0, FOREVER
         if transport.can_write_eof():
             transport.write_eof()
-        if not transport.is_reading():
-            transport.resume_reading()
+        self.resume_reading()
         self.server.loop.call_later(self.server.limits.linger_seconds, transport.abort)
 
     def _receive_other(self, data: bytes) -> None:

@@ -11,6 +11,10 @@ NO_WEBSOCKET = Refusal(
     426, "upgrade_unsupported", "no WebSocket is spoken at this path", "Send the same by HTTP, to the same path."
 )
 """Only on this status do clients that try WebSocket first (Codex at /v1/responses) fall back to HTTP."""
+TOO_MANY_QUEUED = Refusal(
+    400, "too_many_pipelined", "too many requests were sent without waiting for their answers",
+    "Send the next request once an answer has come, or use several connections.",
+)  # fmt: skip
 AMBIGUOUS_LENGTH = Refusal(
     400, "ambiguous_length", "the length of the body is ambiguous", "Use Content-Length or chunked."
 )
@@ -33,6 +37,11 @@ MEMORY_FULL = Refusal(
 def duplicate_header(name: bytes) -> Refusal:
     """Refusal of a header that may be present only once."""
     return Refusal(400, "duplicate_header", f"{name.decode('ascii')} is given twice", "Send it once.")
+
+
+def too_many_header_lines(limit: int) -> Refusal:
+    """`limit`: header lines of one request."""
+    return Refusal(431, "headers_too_large", f"the head has more than {limit} lines", "Send fewer headers.")
 
 
 def too_large_head(limits: Limits) -> Refusal:

@@ -37,6 +37,11 @@ _SINGLE_HEADERS = frozenset(
 """Headers that decide how much is read and who is calling: with two of them, another server could go by the other
 one."""
 _HTTP_VERSIONS = frozenset({"1.0", "1.1"})
+MAX_HEADER_LINES = 100
+"""Header lines of one request, as most servers allow: a line of four bytes takes many times as much in memory."""
+MAX_QUEUED = 64
+"""Requests of one connection that wait for the answers to earlier ones. One read may bring thousands, each of which
+takes many times its bytes in memory; after it, nothing is read while any of them waits."""
 _PIECES_TO_JOIN = 1024
 """Number of body pieces that are joined into one: a piece of two bytes takes fifty in memory."""
 
@@ -58,6 +63,7 @@ class RequestReader(asyncio.Protocol, ABC):
         "_phase",
         "_queue",
         "_refusal",
+        "_repeated_lines",
         "_replaced_header_bytes",
         "_request",
         "_size",
@@ -96,8 +102,8 @@ class RequestReader(asyncio.Protocol, ABC):
         """How many of the first `_parts` are already joined pieces."""
         self._size = 0
         self._content_length: int | None = None
-        self._replaced_header_bytes = 0
-        """Bytes of header lines that were replaced by later ones of the same name."""
+        self._repeated_lines = self._replaced_header_bytes = 0
+        """Header lines with the name of an earlier one, and the bytes of those that they replaced."""
         self._framing_bytes = 0
         """Bytes of reads that did not complete the head, or brought nothing of the body."""
         self._last_size = 0
@@ -193,15 +199,19 @@ class RequestReader(asyncio.Protocol, ABC):
     def on_message_begin(self) -> None:
         if self._refusal is not None:
             return
+        if len(self._queue) >= MAX_QUEUED:
+            self._refuse(refusals.TOO_MANY_QUEUED)
+            return
         now = self.server.now()
         self._request.started = now
         self._phase = _HEAD
-        self._replaced_header_bytes = self._framing_bytes = 0
+        self._repeated_lines = self._replaced_header_bytes = self._framing_bytes = 0
         if not self._is_busy:
             self.deadline = now + self.server.limits.head_seconds
 
     def on_url(self, url: bytes) -> None:
-        self._request.target += url
+        if self._refusal is None:
+            self._request.target += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         name = name.lower()
@@ -210,7 +220,11 @@ class RequestReader(asyncio.Protocol, ABC):
             self._refuse(refusals.TRAILER)
             return
         headers = self._request.headers
+        if len(headers) + self._repeated_lines >= MAX_HEADER_LINES:
+            self._refuse(refusals.too_many_header_lines(MAX_HEADER_LINES))
+            return
         if name in headers:
+            self._repeated_lines += 1
             self._replaced_header_bytes += len(name) + len(value) + 4
             if name in _SINGLE_HEADERS:
                 self._refuse(refusals.duplicate_header(name))

@@ -127,3 +127,4 @@ class Server(ConnectionOwner):
         if self._sweeper is not None:
             self._sweeper.cancel()
         await asyncio.sleep(0)
+        self.disconnects.close()

@@ -9,6 +9,7 @@ import asyncio
 from collections.abc import Callable
 
 from groundplan.gateway.http.bounds import Limits
+from groundplan.gateway.http.disconnects import DisconnectWatcher
 from groundplan.gateway.http.request import Request
 
 MAX_WORKLOAD_SHARE = 0.6
@@ -45,6 +46,7 @@ class ServerState:
         self.refused_bodies = 0
         """Number of requests that were refused because there was no memory for their bodies."""
         self.draining = False
+        self.disconnects = DisconnectWatcher(loop)
         self.date_line = b""
         """The Date header line, renewed by each sweep."""
 

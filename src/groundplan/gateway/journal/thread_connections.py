@@ -12,7 +12,7 @@ import threading
 from collections.abc import Callable
 from functools import partial
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg.abc import RV, PQGen
@@ -22,7 +22,7 @@ from psycopg_pool import ConnectionPool, PoolTimeout
 
 from groundplan.core.errors import Unavailable
 from groundplan.core.last_known_address import LastKnownAddress
-from groundplan.gateway.database import BRIEFLY, emptied_error
+from groundplan.gateway.database import BRIEFLY, connect_timeout, emptied_error
 
 TIMEOUT_SECONDS = 2.0
 """The longest wait for a connection, or for a statement."""
@@ -35,6 +35,12 @@ _Found = TypeVar("_Found")
 class _TimedConnection(LastKnownAddress):
     """A connection whose statements end even where PostgreSQL does not answer, and which leaves a server that became
     read-only (`database`)."""
+
+    @classmethod
+    def connect(cls, conninfo: str = "", **more: Any) -> Self:
+        """As psycopg's, within the time of `connect_timeout`. Raises psycopg.Error."""
+        with connect_timeout(conninfo) as seconds:
+            return super().connect(conninfo, **{**more, "connect_timeout": seconds})
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
         """Raises psycopg.Error, and closes the connection where there is no answer, or the server is read-only."""
@@ -59,7 +65,7 @@ class ThreadConnections:
             ConnectionPool,
             url,
             connection_class=_TimedConnection,
-            kwargs={"autocommit": True, "connect_timeout": 2},
+            kwargs={"autocommit": True},
             configure=_configure,  # a parameter of the address would replace the role set there
             min_size=0,
             max_size=most,

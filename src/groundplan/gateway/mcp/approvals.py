@@ -1,4 +1,5 @@
-"""Dangerous uses wait for a person's approval, which is good for one use with exactly these arguments."""
+"""Dangerous uses wait for a reviewer's approval, which is good for one use by the same key, for the same person, with
+exactly these arguments."""
 
 from __future__ import annotations
 
@@ -38,9 +39,10 @@ async def take_approval(gateway: Gateway, home: Home, use: McpUse) -> None:
     except ValueError as error:
         raise Invalid("the retry id is not valid", code="retry_id", hint="Send it as it was given.") from error
     key_ids = [UUID(each) for each in key.line or (key.id,)]  # the caller may have rotated its key since
-    found = await desk.in_thread(lambda conn: held_store.load_held_tool_call(conn, id, key_ids))
+    person = UUID(use.exchange.person) if use.exchange.person else None  # one key may act for many people
+    found = await desk.in_thread(lambda conn: held_store.load_held_tool_call(conn, id, key_ids, person))
     if found is None or found[1] != digest:
-        hint = "An approval is for one key, one tool and exactly these arguments."
+        hint = "An approval is for one key and the person it acts for, one tool and exactly these arguments."
         raise Denied("this approval is for something else", code="approval_other", hint=hint)
     state, _, reason, _ = found
     if state == "waiting":

@@ -13,7 +13,7 @@ from math import inf
 from groundplan.blueprint.model import Blueprint, Deployment
 from groundplan.core.errors import Denied
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy, RuleException
-from groundplan.governance.policy.calls import CallRules, Principal, Tool
+from groundplan.governance.policy.calls import CallRules, Principal, Tool, strictest
 from groundplan.governance.policy.cedar import Verdict, policy_denial
 from groundplan.governance.policy.vocabulary import CALL, USE_TOOL
 
@@ -76,9 +76,11 @@ class Gate:
         """Whether a tool may be used. Never cached."""
         if policy is not self._policy:
             self._reset(policy)
-        principal = self._principal(policy, user.key, user.person)
-        without, _ = self._active_exceptions(policy.exceptions, user.workload, principal, now)
-        return self.rules.decide_tool_use(user.workload, principal, tool, now, without)
+        principals = self._principals(policy, user.key, user.person)
+        without, _ = self._active_exceptions(policy.exceptions, user.workload, principals[0], now)
+        return strictest(
+            self.rules.decide_tool_use(user.workload, principal, tool, now, without) for principal in principals
+        )
 
     def has_tool_rules(self, workload: str) -> bool:
         """Whether any rule besides the default permit applies to the use of tools."""
@@ -94,9 +96,11 @@ class Gate:
     def _decide(
         self, policy: Policy, workload: str, key: KeyEntry, person: str, endpoint: str, deployment: str, now: float
     ) -> CachedDecision:
-        principal = self._principal(policy, key, person)
-        without, until = self._active_exceptions(policy.exceptions, workload, principal, now)
-        verdict = self.rules.decide_call(workload, principal, deployment, endpoint, now, without)
+        principals = self._principals(policy, key, person)
+        without, until = self._active_exceptions(policy.exceptions, workload, principals[0], now)
+        verdict = strictest(
+            self.rules.decide_call(workload, principal, deployment, endpoint, now, without) for principal in principals
+        )
         if self.rules.workload_rules(workload, CALL, without, deployment).is_time_dependent:
             return CachedDecision(verdict, now)
         if len(self._decisions) >= MAX_DECISIONS:
@@ -104,11 +108,12 @@ class Gate:
         decision = self._decisions[workload, person or key.id, endpoint, deployment] = CachedDecision(verdict, until)
         return decision
 
-    def _principal(self, policy: Policy, key: KeyEntry, person: str) -> Principal:
+    def _principals(self, policy: Policy, key: KeyEntry, person: str) -> list[Principal]:
+        """The principals as which a call is decided; several only of a key of whose line rules name several."""
         if not person:
-            return Principal("Application", key.id)
+            return self.rules.application_principals(key.id, key.line)
         groups = tuple(name for name in self.rules.groups if person in policy.members.get(name, ()))
-        return Principal("Person", self._emails.get(person, person), groups)
+        return [Principal("Person", self._emails.get(person, person), groups)]
 
     def _active_exceptions(
         self, exceptions: Iterable[RuleException], workload: str, principal: Principal, now: float

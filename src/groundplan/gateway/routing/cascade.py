@@ -22,6 +22,7 @@ from groundplan.core.errors import Denied, GroundplanError
 from groundplan.core.money import PICO
 from groundplan.economics.routing.decide import agree
 from groundplan.gateway.call import admit, settle, stored_answers
+from groundplan.gateway.call.ask import fork_ask, reset_left_out
 from groundplan.gateway.call.attempts.failure import AttemptFailed
 from groundplan.gateway.call.attempts.sequence import AttemptSequence
 from groundplan.gateway.call.delivery.stream import finish_stream
@@ -54,11 +55,13 @@ _object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 @dataclass(frozen=True, slots=True)
-class FailedAnswer:
-    """An answer that did not pass its checks, and the deployment that gave it."""
+class FirstAnswer:
+    """The answer of the first deployment, which is settled."""
 
     deployment: Deployment
     answered: UpstreamAnswer
+    left_out: frozenset[str]
+    """See `Ask.left_out`."""
 
 
 async def serve_routed(gateway: Gateway, exchange: Exchange) -> None:
@@ -87,7 +90,7 @@ async def serve_routed(gateway: Gateway, exchange: Exchange) -> None:
 
 async def _try_first(
     gateway: Gateway, exchange: Exchange, attempts: AttemptSequence, rule: Cascade
-) -> tuple[bool, FailedAnswer | None]:
+) -> tuple[bool, FirstAnswer | None]:
     """Try the first deployment: (whether the call is answered, an answer that failed its checks and may be given where
     no other deployment answers).
 
@@ -100,23 +103,23 @@ async def _try_first(
         _note_outcome(exchange, rule.first, why, ())
         attempts.exclude(rule.first)
         return False, None
-    deployment, answered = await _ask_first(gateway, exchange, attempts, rule)
-    if deployment is None or answered is None:
+    first = await _ask_first(gateway, exchange, attempts, rule)
+    if first is None:
         _note_outcome(exchange, rule.first, f"it could not answer: {attempts.reason}", ())
         return False, None
     try:
         async with asyncio.timeout(attempts.remaining_seconds / 2):
-            passed, why = await _run_checks(gateway, exchange, rule, answered)
+            passed, why = await _run_checks(gateway, exchange, rule, first.answered)
     except TimeoutError:
         passed, why = (), "its checks took too long"
-    not_streamable = exchange.ask is not None and exchange.ask.stream and _events(exchange, answered) is None
+    not_streamable = exchange.ask is not None and exchange.ask.stream and _events(exchange, first.answered) is None
     if not_streamable and not why:
         why = "its answer cannot be streamed without losing something"
     if why:
         _note_outcome(exchange, rule.first, why, passed)
-        return False, FailedAnswer(deployment, answered) if rule.give and not not_streamable else None
+        return False, first if rule.give and not not_streamable else None
     _note_outcome(exchange, rule.first, "", passed)
-    await _send_answer(gateway, exchange, FailedAnswer(deployment, answered))
+    await _send_answer(gateway, exchange, first)
     return True, None
 
 
@@ -134,13 +137,14 @@ def _can_afford_both(exchange: Exchange, rule: Cascade) -> bool:
 
 async def _ask_first(
     gateway: Gateway, exchange: Exchange, attempts: AttemptSequence, rule: Cascade
-) -> tuple[Deployment | None, UpstreamAnswer | None]:
-    """Ask the first deployment, and settle; (None, None) where it gave no answer. It has half of the remaining time, so
-    that others can still answer. After a stale connection it is asked once more."""
+) -> FirstAnswer | None:
+    """Ask the first deployment, and settle; None where it gave no answer. It has half of the remaining time, so that
+    others can still answer. After a stale connection it is asked once more."""
     ask = exchange.ask
     if ask is None:
         raise AssertionError("not admitted")
-    exchange.ask, exchange.attempt_flags = _unstreamed_request(ask, rule), (FLAG,)
+    exchange.ask = own_ask = fork_ask(_unstreamed_request(ask, rule))
+    exchange.attempt_flags = (FLAG,)
     try:
         while (deployment := await attempts.take_named(rule.first)) is not None:
             attempt = attempts.begin_attempt(deployment)
@@ -151,7 +155,7 @@ async def _ask_first(
                 attempts.handle_failure(failed)
                 if not _can_afford_both(exchange, rule):
                     attempts.exclude(rule.first)
-                    return None, None
+                    return None
                 if attempts.retry_delay:
                     await asyncio.sleep(attempts.retry_delay)
                 continue
@@ -159,10 +163,10 @@ async def _ask_first(
             answered = attempt.take_answer()
             if answered is None:
                 attempts.reason = f"it refused the request with {attempt.status}"
-                return deployment, None
+                return None
             attempts.record_success(attempt)
-            return deployment, answered
-        return None, None
+            return FirstAnswer(deployment, answered, frozenset(own_ask.left_out or ()))
+        return None
     finally:
         exchange.ask, exchange.attempt_flags = ask, ()
 
@@ -288,13 +292,14 @@ async def _further_answer(gateway: Gateway, exchange: Exchange, deployment: str)
 # to the caller --------------------------------------------------------------------------------------------------------
 
 
-async def _send_answer(gateway: Gateway, exchange: Exchange, spare: FailedAnswer) -> None:
+async def _send_answer(gateway: Gateway, exchange: Exchange, first: FirstAnswer) -> None:
     """Send an answer that is settled already, streamed where the caller wants that. Raises the refusal of a guardrail
     or a kill."""
-    answered, interface, ask = spare.answered, exchange.interface, exchange.ask
+    answered, interface, ask = first.answered, exchange.interface, exchange.ask
     if ask is None:
         raise AssertionError("not admitted")
-    exchange.deployment = spare.deployment
+    reset_left_out(ask, first.left_out)
+    exchange.deployment = first.deployment
     check_not_stopped(gateway.live.policy, exchange)
     if bytes(ask.fields.get("logprobs", b"null")) in _OFF_VALUES:
         answered = _without_logprobs(answered)
@@ -311,7 +316,7 @@ async def _send_answer(gateway: Gateway, exchange: Exchange, spare: FailedAnswer
     if not ask.stream:
         await send_whole(gateway, exchange, "ok", 200, interface.with_facts(answered.data, told), "")
         return
-    relay = interface.codec(spare.deployment).new_relay(ask)
+    relay = interface.codec(first.deployment).new_relay(ask)
     data = b"".join(relay.feed(event) for event in _events(exchange, answered) or ())
     await finish_stream(gateway, exchange, "ok", data + relay.closing_events(told), "")
 

@@ -27,6 +27,7 @@ from groundplan.gateway.surfaces.body import (
     refuse_fields,
     stream_options_with_usage,
 )
+from groundplan.gateway.surfaces.chat.annotations import CITATIONS_LEFT_OUT, names_of_uncited
 from groundplan.gateway.surfaces.chat.answer_types import (
     AnswerMessage,
     Chunk,
@@ -223,11 +224,13 @@ class ByChatRelay(CompletionsRelay):
             self._tier = chat_chunk.service_tier
         choices = []
         self._left_out.update(chat_chunk.left_out)
+        if chat_chunk.pages:
+            self._left_out.add(CITATIONS_LEFT_OUT)
         for choice in chat_chunk.choices:
             if choice.delta is not None:
                 self.output_bytes += choice.delta.reasoning_bytes
                 self._left_out.update(_untranslated(choice.delta))
-            text = "" if choice.delta is None else (choice.delta.text or choice.delta.refusal or "")
+            text = "" if choice.delta is None else "\n".join(filter(None, (choice.delta.text, choice.delta.refusal)))
             if text or choice.finish_reason:
                 finish = _FINISHES.get(choice.finish_reason, "stop") if choice.finish_reason else None
                 choices.append({"index": choice.index, "text": text, "logprobs": None, "finish_reason": finish})
@@ -337,12 +340,12 @@ class CompletionsByChat(ViaChat):
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
         """Translate a chat answer into a completion. Raises `Malformed`."""
         found = parse_completion(data)
-        note_left_out(ask, found.left_out)
+        note_left_out(ask, [*found.left_out, *names_of_uncited([], found.pages, ())])
         note_left_out(ask, (name for choice in found.choices for name in _untranslated(choice.message)))
         choices = [
             {
                 "index": choice.index,
-                "text": choice.message.text or choice.message.refusal or "",
+                "text": "\n".join(filter(None, (choice.message.text, choice.message.refusal))),
                 "logprobs": None,
                 "finish_reason": _FINISHES.get(choice.finish_reason or "stop", "stop"),
             }

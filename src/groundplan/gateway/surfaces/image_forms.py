@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
@@ -9,7 +10,14 @@ from msgspec.structs import replace
 from groundplan.core.errors import Invalid
 from groundplan.economics.unit_price import image_price
 from groundplan.gateway.call.ask import Ask
-from groundplan.gateway.surfaces.images import REFUSED_FIELDS, Images, ImageSettings, check_bounded, check_counts
+from groundplan.gateway.surfaces.images import (
+    REFUSED_FIELDS,
+    Images,
+    ImageSettings,
+    check_bounded,
+    check_counts,
+    image_settings,
+)
 from groundplan.gateway.surfaces.upload import Upload, accepting_uploads, image_missing
 
 if TYPE_CHECKING:
@@ -24,8 +32,6 @@ _DECISIVE_FIELDS = REFUSED_FIELDS | {
 }  # fmt: skip
 MAX_LATE_PROMPT_BYTES = 64 << 10
 """Most bytes of a prompt behind a large image; as many tokens are reserved."""
-_ANY_QUALITY = "auto"
-"""Stands for a quality that may still follow: the dearest one is reserved."""
 _IMAGES = frozenset({"image", "image[]"})
 _FILES = _IMAGES | {"mask", "markup"}
 MAX_FILES = 17
@@ -73,11 +79,10 @@ class ImageEdits(Images):
         check_bounded(fields, fields.get("output_format"))
         sent = len(upload.files) if upload.whole else max(MAX_FILES, len(upload.files))
         size = len(fields["prompt"].encode()) if "prompt" in fields else 0 if upload.whole else MAX_LATE_PROMPT_BYTES
-        quality = fields.get("quality", None if upload.whole else _ANY_QUALITY)
         return Ask(
             fields={}, model=fields.get("model", "auto"), messages=1, query="", stream=stream, include_usage=False,
             cap=0, copies=count, size=size, images=sent, upload=upload,
-            parsed=ImageSettings(fields.get("size"), quality, partial),
+            parsed=ImageSettings(fields.get("size"), fields.get("quality"), partial),
         )  # fmt: skip
 
     def allowed_late_fields(self, ask: Ask, deployment: Deployment) -> Mapping[str, Container[str]]:
@@ -100,7 +105,8 @@ class ImageEdits(Images):
     def cost(self, ask: Ask, deployment: Deployment, usage: Usage) -> int:
         upload = ask.upload
         if upload is not None and not upload.whole:  # by the fields behind the files, too
-            ask = replace(ask, parsed=ImageSettings(upload.fields.get("size"), upload.fields.get("quality")))
+            size, quality = upload.fields.get("size"), upload.fields.get("quality")
+            ask = replace(ask, parsed=dataclasses.replace(image_settings(ask), size=size, quality=quality))
         return super().cost(ask, deployment, usage)
 
     def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:

@@ -3,9 +3,9 @@ is known before: their number, at the declared price of their class. Neither mak
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
@@ -13,7 +13,7 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.economics import price
 from groundplan.economics.prices.provider_usage import ImagesUsage
-from groundplan.economics.unit_price import image_price
+from groundplan.economics.unit_price import image_price, made_image_price
 from groundplan.gateway.call import pricing
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.surfaces.body import read_fields
@@ -21,7 +21,7 @@ from groundplan.gateway.surfaces.chat.chunk import NULL
 from groundplan.gateway.surfaces.codec import Codec, Relay, UpstreamAnswer
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.plain_codec import PlainCodec, malformed
-from groundplan.gateway.surfaces.typed_stream import StreamType, TypedRelay
+from groundplan.gateway.surfaces.typed_stream import StreamType, TypedEvent, TypedRelay
 from groundplan.gateway.surfaces.upstream_json import decode_upstream
 from groundplan.ledger.model import Usage
 
@@ -60,6 +60,8 @@ class _Event(msgspec.Struct, frozen=True):
     type: str = ""
     b64_json: msgspec.Raw = NULL
     usage: ImagesUsage | None = None
+    size: Any = None
+    quality: Any = None
     text_bytes = 0
 
     @property
@@ -74,6 +76,8 @@ class _Event(msgspec.Struct, frozen=True):
 class _Answer(msgspec.Struct, frozen=True):
     data: list[msgspec.Raw] | None = None
     usage: ImagesUsage | None = None
+    size: Any = None
+    quality: Any = None
 
 
 _images = msgspec.json.Decoder(_Images)
@@ -81,14 +85,47 @@ _answer = msgspec.json.Decoder(_Answer).decode
 _event = msgspec.json.Decoder(_Event).decode
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ImageSettings:
-    """The settings of a request that decide the price."""
+    """The settings of a request that decide the price, completed by what its answer says of them."""
 
     size: str | None
     quality: str | None
     partial: int = 0
     """Most partial images that are sent while one is made."""
+    made_size: str | None = None
+    made_quality: str | None = None
+    """What the provider chose, as the last answer says; None: it says nothing."""
+
+    def note_answer(self, answer: _Answer | _Event) -> None:
+        """Keep the size and quality that an answer names."""
+        self.made_size, self.made_quality = _named(answer.size), _named(answer.quality)
+
+    def made_class(self) -> tuple[str | None, str | None]:
+        """(size, quality) of the images that were made: what the request named, else what the answer names."""
+        size = self.made_size if _named(self.size) is None else None
+        quality = self.made_quality if _named(self.quality) is None else None
+        return size or self.size, quality or self.quality
+
+
+def _named(setting: object) -> str | None:
+    """A size or quality that is one; None for `auto`, and for what is no text."""
+    return setting if isinstance(setting, str) and setting != "auto" else None
+
+
+class _ImagesRelay(TypedRelay):
+    """Passes a stream on, and notes what its last event says of the image."""
+
+    __slots__ = ("_settings",)
+
+    def __init__(self, kind: StreamType, used: Callable[[Usage | None], Usage | None], settings: ImageSettings) -> None:
+        super().__init__(kind, None, used)
+        self._settings = settings
+
+    def _handle_event(self, found: TypedEvent, data: bytes) -> bytes:
+        if isinstance(found, _Event) and found.type == self._kind.last:
+            self._settings.note_answer(found)
+        return super()._handle_event(found, data)
 
 
 class ImagesCodec(PlainCodec):
@@ -106,11 +143,12 @@ class ImagesCodec(PlainCodec):
         found = decode_upstream(_answer, data)
         if not found.data:
             raise malformed()
+        image_settings(ask).note_answer(found)
         reported = None if found.usage is None else found.usage.usage()
         return UpstreamAnswer(data, self._used(ask, reported, len(found.data)))
 
     def new_relay(self, ask: Ask) -> Relay:
-        return TypedRelay(self._kind, None, lambda reported: self._used(ask, reported, 1))
+        return _ImagesRelay(self._kind, lambda reported: self._used(ask, reported, 1), image_settings(ask))
 
     def _used(self, ask: Ask, reported: Usage | None, made: int) -> Usage | None:
         """The usage of `made` images and those that were sent in; None where it is unknown, as for a report without
@@ -165,7 +203,7 @@ class Images(Interface):
         return rates.output > 0 or rates.source == "declared free" or self._price_each(ask, deployment) is not None
 
     def _price_each(self, ask: Ask, deployment: Deployment) -> int | None:
-        settings = _image_settings(ask)
+        settings = image_settings(ask)
         return image_price(deployment.rates, settings.size, settings.quality)
 
     def codec(self, deployment: Deployment) -> Codec:
@@ -176,18 +214,21 @@ class Images(Interface):
         more tokens than a whole one."""
         tokens = deployment.image_tokens
         into = pricing.input_bound(deployment, ask.size, ask.messages) + ask.images * tokens
-        out = ask.copies * (1 + _image_settings(ask).partial) * tokens
+        out = ask.copies * (1 + image_settings(ask).partial) * tokens
         usage = Usage(input=into, output=out, images_made=ask.copies, images=ask.images)
         each = self._price_each(ask, deployment) or 0
         rates = pricing.unnamed_class_rates(ask, deployment)
         return usage, price.cost_bound(rates, usage.input, usage.output, ask.images) + ask.copies * each
 
     def cost(self, ask: Ask, deployment: Deployment, usage: Usage) -> int:
-        each = self._price_each(ask, deployment) or 0
+        each = made_image_price(deployment.rates, *image_settings(ask).made_class())
+        if each is None:  # the answer names a class without a price: what was reserved for it
+            each = self._price_each(ask, deployment) or 0
         return price.cost(pricing.unnamed_class_rates(ask, deployment), usage) + usage.images_made * each
 
 
-def _image_settings(ask: Ask) -> ImageSettings:
+def image_settings(ask: Ask) -> ImageSettings:
+    """The settings of a request for images."""
     return ask.parsed if isinstance(ask.parsed, ImageSettings) else ImageSettings(None, None)
 
 

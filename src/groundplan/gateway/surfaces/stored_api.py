@@ -19,7 +19,8 @@ from groundplan.gateway.call.facts_api import admit_caller
 from groundplan.gateway.http import errors
 from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.server import Request, Response
-from groundplan.gateway.policy.snapshot import KeyEntry
+from groundplan.gateway.surfaces.responses.sealed_store import owner_of
+from groundplan.ledger.stored_owner import Owner
 
 MAX_LISTED = 100
 Query = dict[str, list[str]]
@@ -33,8 +34,8 @@ class EventStream:
     lines: bytes
 
 
-Answer = Callable[[Gateway, bytes, Request, KeyEntry], Awaitable[dict[str, Any] | EventStream]]
-"""Answers a request to a path with a valid key. Raises a `GroundplanError`."""
+Answer = Callable[[Gateway, bytes, Request, Owner], Awaitable[dict[str, Any] | EventStream]]
+"""Answers a request to a path, of a caller with a valid key. Raises a `GroundplanError`."""
 _encode = msgspec.json.Encoder().encode
 _log = logging.getLogger(__name__)
 
@@ -42,8 +43,8 @@ _log = logging.getLogger(__name__)
 async def handle(answer: Answer, gateway: Gateway, path: bytes, request: Request, response: Response) -> None:
     """Answer one request with `answer`, or with the error that it raises."""
     try:
-        key, _, _ = admit_caller(gateway, request, response.peer_address)
-        found = await answer(gateway, path, request, key)
+        key, person, _ = admit_caller(gateway, request, response.peer_address)
+        found = await answer(gateway, path, request, owner_of(key, person))
         if isinstance(found, EventStream):
             await response.send_stream(200, found.pieces, found.lines)
         else:

@@ -59,10 +59,11 @@ def split_signature(name: str) -> tuple[str, dict[str, Any] | None]:
     return own, {"google": {"thought_signature": signature}}
 
 
-def tool_call(name: str, function: dict[str, Any]) -> dict[str, Any]:
-    """An earlier tool call in chat's shape, from the id that a client returned."""
+def tool_call(name: str, called: dict[str, Any], kind: str = "function") -> dict[str, Any]:
+    """An earlier call of a function or of a custom tool (`kind`) in chat's shape, from the id that a client
+    returned."""
     own, signed = split_signature(name)
-    made = {"id": own, "type": "function", "function": function}
+    made = {"id": own, "type": kind, kind: called}
     return made if signed is None else {**made, "extra_content": signed}
 
 

@@ -19,7 +19,14 @@ from groundplan.gateway.telemetry.scrape import MetricsScraper
 from groundplan.gateway.telemetry.worker_families import gather_families
 
 _LOCAL = ("127.0.0.1", "::1", "::ffff:127.0.0.1")
-_FORWARDED = (b"forwarded", b"x-forwarded-for", b"x-real-ip", b"via")
+_FORWARDED = frozenset(
+    {
+        b"forwarded", b"via", b"x-real-ip", b"x-client-ip", b"true-client-ip", b"cf-connecting-ip",
+        b"x-original-forwarded-for", b"x-envoy-external-address",
+    }
+)  # fmt: skip
+_FORWARDED_PREFIX = b"x-forwarded-"
+"""Headers by which a proxy says for whom it passes a request on: that client is not on this machine, or may not be."""
 
 
 async def scrape(gateway: Gateway, request: Request, response: Response) -> None:
@@ -48,8 +55,14 @@ def _allowed(scrapes: MetricsScraper | None, request: Request, response: Respons
     scheme, _, bearer = request.headers.get(b"authorization", b"").partition(b" ")
     if scheme.lower() == b"bearer":
         return scrapes is not None and scrapes.admits(bearer.strip())
-    local = response.peer_address in _LOCAL and not any(name in request.headers for name in _FORWARDED)
+    local = response.peer_address in _LOCAL and not _was_passed_on(request)
     return local and _is_ours(request.headers.get(b"host", b""))
+
+
+def _was_passed_on(request: Request) -> bool:
+    """Whether a proxy passed the request on, as far as that can be told."""
+    headers = request.headers
+    return not _FORWARDED.isdisjoint(headers) or any(name.startswith(_FORWARDED_PREFIX) for name in headers)
 
 
 def _is_ours(host: bytes) -> bool:

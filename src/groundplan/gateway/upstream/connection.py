@@ -6,7 +6,7 @@ Every failure says whether anything was sent (`sent`), because only that decides
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from groundplan.gateway.stalls import READ_SECONDS
@@ -30,14 +30,17 @@ class UpstreamFailure(Exception):
     """An attempt gave no complete answer.
 
     `kind`: refused | connect_timeout | timeout | cut | malformed | crowded. `sent` False: certainly not billed. `hint`:
-    what to do if asking again does not help.
+    what to do if asking again does not help. `retry_after`: seconds until asking again may help, where that is known.
     """
 
-    def __init__(self, kind: str, message: str, *, sent: bool, hint: str = "") -> None:
+    def __init__(
+        self, kind: str, message: str, *, sent: bool, hint: str = "", retry_after: float | None = None
+    ) -> None:
         super().__init__(message)
         self.kind = kind
         self.sent = sent
         self.hint = hint
+        self.retry_after = retry_after
 
 
 def remaining_wait(remaining: float) -> float:
@@ -75,6 +78,11 @@ class UpstreamConnection(Protocol):
 
     @property
     def headers(self) -> dict[bytes, bytes]: ...
+
+    def check_when_connected(self, check: Callable[[], Awaitable[None]]) -> bool:
+        """Run `check` once there is a connection, and before the body of the request is sent; if it raises, the body is
+        not sent, and `read_head` raises the same. False, with nothing to be run: it is connected already."""
+        ...
 
     def send(self, data: bytes) -> None: ...
     async def read_head(self, seconds: float) -> int: ...

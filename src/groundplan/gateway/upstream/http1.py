@@ -10,6 +10,7 @@ import asyncio
 import select
 import ssl
 from collections import deque
+from collections.abc import Awaitable, Callable
 from random import uniform
 from typing import Protocol, cast
 
@@ -318,6 +319,10 @@ class Http1Connection(asyncio.Protocol):
             self._timer = self._loop.call_at(deadline, self._expire)
         waiter = self._waiter = self._loop.create_future()
         return waiter
+
+    def check_when_connected(self, check: Callable[[], Awaitable[None]]) -> bool:  # noqa: ARG002 -- the interface
+        """False: it is connected already."""
+        return False
 
     def send(self, data: bytes) -> None:
         """Write a request, or a part of one. From here on it may be billed.

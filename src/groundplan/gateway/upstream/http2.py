@@ -9,7 +9,7 @@ read proxies from the environment, or take a request in parts.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TypeVar
@@ -53,6 +53,8 @@ _CONNECTION_ERRORS = (ConnectionError, RemoteProtocolError, ReadError, WriteErro
 STALL_SECONDS = 1.0
 """A caller that has not asked for more of an answer for so long is slower than the upstream. What it leaves unread
 fills the window that all answers of a connection share (5 MiB), and then nothing more comes to anybody."""
+CONNECTED_SECONDS = 1.0
+"""A connection over which an answer began so lately is taken to be open; the library does not say."""
 _HARMLESS_STALLS = 2
 """So many stalled answers do not fill the window: each has at most 2 MiB that were sent and not read."""
 _TRICKLE_BYTES = 64 << 10
@@ -91,7 +93,11 @@ class Http2Connection:
         self._starved_since = FOREVER
         """Loop time since which the caller waits and has got no more than a trickle."""
         self._trickled_bytes = 0
-        self._request: Request | None = None
+        self._request: tuple[str, str, Headers, bytes] | None = None
+        """Method, address, headers and body."""
+        self._check: Callable[[], Awaitable[None]] | None = None
+        self._check_error: BaseException | None = None
+        """Why the body was not sent."""
         self._sending: asyncio.Future[Response] | None = None
         self._response: Response | None = None
         self._chunks: AsyncIterator[bytes | memoryview | bytearray] | None = None
@@ -103,6 +109,14 @@ class Http2Connection:
         self._is_complete = False
         self.call_deadline = FOREVER
 
+    def check_when_connected(self, check: Callable[[], Awaitable[None]]) -> bool:
+        """See `UpstreamConnection`. True: the library may have to connect when the request is sent. A body that it asks
+        for then takes a good part of a millisecond, so the check is made at once where answers keep coming."""
+        if self._pool.is_connected:
+            return False
+        self._check = check
+        return True
+
     def send(self, data: bytes) -> None:
         """Send one complete request. From here on it may be billed."""
         if self._pool.closed:
@@ -113,13 +127,26 @@ class Http2Connection:
         headers = [(name.strip().lower(), value.strip()) for name, _, value in (line.partition(b":") for line in lines)]
         kept = [(n.decode("latin-1"), v.decode("latin-1")) for n, v in headers if n not in _SKIPPED_HEADERS]
         url = self._pool.origin + path.decode("ascii")
-        self._request = Request(method.decode("ascii"), url, Headers(kept), body)
+        if self._check is not None:
+            kept.append(("content-length", str(len(body))))
+        self._request = method.decode("ascii"), url, Headers(kept), body
         self._pool.calls.add(self)
         self._execute(self._request)
 
-    def _execute(self, request: Request) -> asyncio.Future[Response]:
-        self._sending = sending = asyncio.ensure_future(self.transport.execute(request))
+    def _execute(self, request: tuple[str, str, Headers, bytes]) -> asyncio.Future[Response]:
+        method, url, headers, body = request
+        content = body if self._check is None else self._checked_body(self._check, body)
+        self._sending = sending = asyncio.ensure_future(self.transport.execute(Request(method, url, headers, content)))
         return sending
+
+    async def _checked_body(self, check: Callable[[], Awaitable[None]], body: bytes) -> AsyncIterator[bytes]:
+        """The body, which the library asks for once it is connected."""
+        try:
+            await check()
+        except Exception as error:
+            self._check_error = error
+            raise
+        yield body
 
     async def read_head(self, seconds: float) -> int:
         """Status of the answer, which must come within `seconds`."""
@@ -137,6 +164,7 @@ class Http2Connection:
             if failure.kind != "connect_timeout" or not stall_monitor_of(self._pool.loop).stalled_seconds(began):
                 raise
             self._response = await self._send_again(seconds)
+        self._pool.note_answer(self.transport)
         self._chunks = aiter(self._response.content)
         self.status = self._response.status
         self._take_headers(self._response.headers)
@@ -160,6 +188,8 @@ class Http2Connection:
                         raise
                     raise self._interruption from None
         except _CONNECTION_ERRORS as error:
+            if self._check_error is not None:
+                raise self._check_error from None
             raise _upstream_failure(error, has_answer=self._response is not None) from error
         except TimeoutError as error:
             raise UpstreamFailure("timeout", "the upstream did not answer in time", sent=True) from error
@@ -297,6 +327,8 @@ class Http2Pool:
         self._transport_options = parts.scheme, options or Http2Options()
         self.transport = _make_transport(*self._transport_options)
         """For new calls; earlier ones keep theirs until they end."""
+        self._answered_at = -FOREVER
+        """Loop time at which the last answer began over `transport`."""
         self.closed = False
         self.calls: set[Http2Connection] = set()
         self._ending: set[asyncio.Future[None]] = set()
@@ -311,8 +343,18 @@ class Http2Pool:
         now, used = self.loop.time(), self.transport
         if any(call.is_stalled(now) and call.transport is used for call in self.calls):
             with suppress(Invalid):  # the files are gone: the pool goes on with the transport that it has
-                self.transport = _make_transport(*self._transport_options)
+                self.transport, self._answered_at = _make_transport(*self._transport_options), -FOREVER
         return Http2Connection(self)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether a connection for new calls was open a moment ago."""
+        return self.loop.time() - self._answered_at < CONNECTED_SECONDS
+
+    def note_answer(self, transport: HTTPTransport) -> None:
+        """Note that an answer has begun over this transport."""
+        if transport is self.transport:
+            self._answered_at = self.loop.time()
 
     def finish_in_background(self, closing: Awaitable[None]) -> None:
         """Run the end of a call, or of all of them, to completion."""

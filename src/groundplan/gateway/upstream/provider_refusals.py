@@ -83,6 +83,8 @@ _STREAM_CODE_STATUSES = {
     ),
 }  # fmt: skip
 """Codes that OpenAI and Azure send in a stream, which they begin before they check the request."""
+_STREAM_TYPE_STATUSES = {"overloaded_error": 529, "rate_limit_error": BUSY}
+"""Types of errors that Anthropic sends in a stream, which it begins before it knows whether there is room."""
 _USER_ERROR_TYPE = "image_generation_user_error"
 """The type of OpenAI's errors about an image request, whose code may be missing."""
 _CONTENT_REFUSAL = "Content violates usage guidelines"
@@ -231,6 +233,8 @@ def embedded_status(data: bytes) -> int:
     if is_too_long_message(error.message, code):
         return REFUSED
     known = (_STREAM_CODE_STATUSES.get(code) or _CODE_STATUSES.get(code, 0)) if isinstance(code, str) else 0
+    if not known and isinstance(error.type, str):
+        known = _STREAM_TYPE_STATUSES.get(error.type, 0)
     return known or (REFUSED if error.type == _USER_ERROR_TYPE else 0)
 
 

@@ -148,7 +148,8 @@ class Targets:
         if index is None:
             order = pool.order(now)
             if not order:
-                raise UpstreamFailure("refused", f"every key of {deployment.name} rests", sent=False)
+                reason, seconds = f"every key of {deployment.name} rests", pool.rest_seconds(now)
+                raise UpstreamFailure("refused", reason, sent=False, retry_after=seconds)
             index = order[0]
         pool.record_use(index, now)
         return index

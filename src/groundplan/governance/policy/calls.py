@@ -5,7 +5,7 @@ Pure, except that it caches slices. Caching decisions, exceptions and the clock 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ import msgspec
 
 from groundplan.blueprint.model import Blueprint, Described, PolicyRules
 from groundplan.governance.policy import cedar
-from groundplan.governance.policy.cedar import Facts, Ruleset, Slice, Source, Verdict
+from groundplan.governance.policy.cedar import NO_GRANT, Facts, Ruleset, Slice, Source, Verdict
 from groundplan.governance.policy.vocabulary import (
     CALL,
     TIMES,
@@ -21,6 +21,7 @@ from groundplan.governance.policy.vocabulary import (
     context_facts_read,
     deployment_facts,
     named_groups,
+    named_keys,
     time_facts,
     workload_facts,
 )
@@ -78,10 +79,17 @@ class CallRules:
         self._contexts: dict[str, dict[str, Any]] = {}
         self._workload_rules: dict[tuple[str, str, str, frozenset[str]], WorkloadRules] = {}
         self.groups = frozenset(name for rule in self._rules.rules for name in named_groups(rule.body))
+        self._named_keys = frozenset(id for rule in self._rules.rules for id in named_keys(rule.body))
 
     @property
     def rules(self) -> tuple[cedar.Rule, ...]:
         return self._rules.rules
+
+    def application_principals(self, key: str, line: Container[str]) -> list[Principal]:
+        """The principals as which a call with this key is decided: all keys that rules name of its `line` of rotations,
+        else the key itself. A rule that names one key of a line applies to all of them."""
+        named = sorted(id for id in self._named_keys if id in line)
+        return [Principal("Application", id) for id in named or (key,)]
 
     def workload_rules(
         self,
@@ -181,6 +189,14 @@ class CallRules:
         known = [each for each in read_by_rule if each is not None]
         read = frozenset[str]().union(*known) if len(known) == len(read_by_rule) else None
         return WorkloadRules(slice_, read is None or bool(read & TIMES), read, cedar.parse_entities([entity]))
+
+
+def strictest(verdicts: Iterable[Verdict]) -> Verdict:
+    """The verdict on a request that was decided as several principals (at least one): a rule or an error that refuses
+    it counts before a permit, and a permit before the lack of one."""
+    found = list(verdicts)
+    refused = [each for each in found if not each.allowed and each.code != NO_GRANT]
+    return next(iter(refused or [each for each in found if each.allowed] or found))
 
 
 def _plain_value(facts: Mapping[str, Any]) -> dict[str, str | int | bool]:

@@ -65,6 +65,15 @@ def recorded_calls(conn: Connection[Any], since: datetime, until: datetime, limi
         return [RecordedCall(*row) for row in cursor.execute(query, (since, until, limit)).fetchall()]
 
 
+def lines_by_key(conn: Connection[Any], ids: list[str]) -> dict[str, tuple[str, ...]]:
+    """Key -> those of the keys `ids` that are in its line of rotations; only keys that have any."""
+    query: LiteralString = """SELECT k.id::text, array_agg(named.id::text) FROM api_key named
+        JOIN api_key k ON coalesce(k.family, k.id) = coalesce(named.family, named.id)
+        WHERE named.id::text = ANY(%s) GROUP BY k.id"""
+    with conn.cursor(row_factory=tuple_row) as cursor:
+        return {key: tuple(found) for key, found in cursor.execute(query, (ids,)).fetchall()}
+
+
 def groups_by_person(conn: Connection[Any], names: list[str]) -> dict[str, tuple[str, ...]]:
     """E-mail address -> those of the named groups and teams that the person belongs to, directly or not."""
     query: LiteralString = """WITH RECURSIVE inside(name, id) AS (

@@ -6,14 +6,14 @@ its caller and its deployment.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 from uuid import UUID
 
 from groundplan.blueprint.model import Blueprint, PolicyRules
-from groundplan.governance.policy.calls import CallRules, Principal
+from groundplan.governance.policy.calls import CallRules, Principal, strictest
 from groundplan.governance.policy.cedar import Verdict
 
 SHOWN = 50
@@ -73,17 +73,23 @@ def try_policies(
     policies: Iterable[PolicyRules],
     calls: Iterable[RecordedCall],
     groups: Mapping[str, tuple[str, ...]],
+    lines: Mapping[str, Collection[str]],
 ) -> list[Trial]:
-    """Decide all calls, newest first, by each policy alone. `groups`: e-mail address -> names of groups.
+    """Decide all calls, newest first, by each policy alone. `groups`: e-mail address -> names of groups. `lines`: key
+    -> those keys of its line of rotations that the policies name.
 
     Calls of workloads and deployments that no longer exist are skipped.
     """
     every = list(calls)
-    return [_try_policy(blueprint, policy, every, groups) for policy in policies]
+    return [_try_policy(blueprint, policy, every, groups, lines) for policy in policies]
 
 
 def _try_policy(
-    blueprint: Blueprint, policy: PolicyRules, calls: list[RecordedCall], groups: Mapping[str, tuple[str, ...]]
+    blueprint: Blueprint,
+    policy: PolicyRules,
+    calls: list[RecordedCall],
+    groups: Mapping[str, tuple[str, ...]],
+    lines: Mapping[str, Collection[str]],
 ) -> Trial:
     rules = CallRules(blueprint, [policy])
     workloads = {item.name for item in blueprint.workloads}
@@ -102,11 +108,12 @@ def _try_policy(
         key = (call.workload, call.person or call.key, call.deployment, call.endpoint, hour)
         verdict = known.get(key)
         if verdict is None:
-            principal = Principal("Application", call.key)
+            principals = rules.application_principals(call.key, lines.get(call.key, ()))
             if call.person:
-                principal = Principal("Person", call.person, groups.get(call.person, ()))
-            verdict = known[key] = rules.decide_call(
-                call.workload, principal, call.deployment, call.endpoint, call.at.timestamp()
+                principals = [Principal("Person", call.person, groups.get(call.person, ()))]
+            verdict = known[key] = strictest(
+                rules.decide_call(call.workload, principal, call.deployment, call.endpoint, call.at.timestamp())
+                for principal in principals
             )
         if not verdict.allowed:
             _add_refusal(trial, call, verdict)

@@ -107,11 +107,20 @@ def _collect_context_facts(node: Any, found: set[str]) -> bool:
 
 def named_groups(body: Any) -> Iterator[str]:
     """Names of `Group::"..."` anywhere in a policy."""
+    return _named_entities(body, "Group")
+
+
+def named_keys(body: Any) -> Iterator[str]:
+    """Ids of keys, as `Application::"..."`, anywhere in a policy."""
+    return _named_entities(body, "Application")
+
+
+def _named_entities(body: Any, type: str) -> Iterator[str]:
     if isinstance(body, dict):
-        if body.get("type") == "Group" and isinstance(body.get("id"), str):
+        if body.get("type") == type and isinstance(body.get("id"), str):
             yield body["id"]
         for value in body.values():
-            yield from named_groups(value)
+            yield from _named_entities(value, type)
     elif isinstance(body, list):
         for value in body:
-            yield from named_groups(value)
+            yield from _named_entities(value, type)

@@ -20,7 +20,7 @@ from groundplan.economics import price
 from groundplan.economics.price import BATCH
 from groundplan.gateway.batches.batch_store import Batch, error_line
 from groundplan.gateway.batches.orders.order_store import Order, OrderLine
-from groundplan.gateway.batches.providers.provider import ProviderBatch
+from groundplan.gateway.batches.providers.provider import MAX_RESULT_LINE, ProviderBatch
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.feature import FEATURE, TICKET
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
@@ -54,12 +54,15 @@ class _Response(msgspec.Struct, frozen=True):
 class _Error(msgspec.Struct, frozen=True):
     code: str | None = None
     message: str | None = None
+    status_code: int | None = None
+    """See `error_line`; providers have no such field."""
 
 
 class ResultLine(msgspec.Struct, frozen=True):
-    """One line of a provider's result file."""
+    """One line of a provider's result file, or of ours."""
 
     custom_id: str
+    id: Any = None
     response: _Response | None = None
     error: _Error | None = None
 
@@ -83,15 +86,18 @@ class ResultFiles:
         """Build the index; yields the number of bytes read so far, so that the caller can let other tasks run."""
         read = 0
         for number, path in enumerate(self._paths):
-            offset = 0
+            offset, too_long = 0, False
             with path.open("rb") as file:
-                for line in file:
-                    try:
-                        self._positions.setdefault(
-                            decode_upstream(_result, line).custom_id, (number, offset, len(line))
-                        )
-                    except Malformed:
-                        pass  # the call of an unreadable line has no result
+                while line := file.readline(MAX_RESULT_LINE + 1):
+                    is_end = line.endswith(b"\n") or len(line) <= MAX_RESULT_LINE
+                    if is_end and not too_long:
+                        try:
+                            self._positions.setdefault(
+                                decode_upstream(_result, line).custom_id, (number, offset, len(line))
+                            )
+                        except Malformed:
+                            pass  # the call of an unreadable line has no result
+                    too_long = not is_end  # what follows is the rest of the same line, whose call has no result
                     offset += len(line)
                     read += len(line)
                     yield read

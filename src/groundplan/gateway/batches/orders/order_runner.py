@@ -198,7 +198,8 @@ class OrderRunner:
             return order.provider_file
         name = _upload_name(order)
         uploader = provider if isinstance(provider, UploadingProvider) else None
-        file = await uploader.find_upload(name) if uploader is not None and order.uploading else None
+        found = await uploader.find_uploads(name) if uploader is not None and order.uploading else []
+        file = found[0] if found else None
         if file is None:
             if not await self._write_input(connection, batch, order, provider):
                 return None
@@ -279,7 +280,8 @@ class OrderRunner:
             if error.status == 503:
                 raise
             message = f"{error.message}. {error.hint}"
-            return b"", batch_store.error_line(line.call, line.custom_id, error.code, message)
+            status = error.status if batch.endpoint == batch_store.MESSAGES_ENDPOINT else None
+            return b"", batch_store.error_line(line.call, line.custom_id, error.code, message, status)
         return provider.line(order.id, line.call, batch.endpoint, forwarded), None
 
     # results ----------------------------------------------------------------------------------------------------------
@@ -403,19 +405,27 @@ class OrderRunner:
             if isinstance(problem, ProviderUnavailable) or problem.status != 404:
                 _log.warning("a file of order %s stays at the provider: %s", order.id, problem)
 
-        input_file = order.provider_file
-        if input_file is None and order.uploading and isinstance(provider, UploadingProvider):
-            try:  # the answer to the upload was lost, or the worker was killed before it stored the id
-                input_file = await provider.find_upload(_upload_name(order))
-            except (ProviderUnavailable, ProviderRefused) as problem:
+        inputs: list[str] = [] if order.provider_file is None else [order.provider_file]
+        try:
+            inputs += await self._other_uploads(order, provider)
+        except (ProviderUnavailable, ProviderRefused) as problem:
+            if isinstance(problem, ProviderUnavailable) or not inputs:  # else it lists no files, and one is known
                 note_problem(problem)
-        for name in filter(None, (input_file, *files)):
+        for name in filter(None, (*inputs, *files)):
             try:
                 await provider.delete(name)
             except (ProviderUnavailable, ProviderRefused) as problem:
                 note_problem(problem)
         if not retry_later:
             self._blobs.path(_file_id(order, INPUT)).unlink(missing_ok=True)
+
+    async def _other_uploads(self, order: Order, provider: Provider) -> list[str]:
+        """The uploads of the order's input whose id is not stored: the answer to an upload was lost, or its worker was
+        killed before it stored the id; the next worker may have looked too early, and uploaded the input once more.
+        Raises `ProviderUnavailable`, `ProviderRefused`."""
+        if not order.uploading or not isinstance(provider, UploadingProvider):
+            return []
+        return [file for file in await provider.find_uploads(_upload_name(order)) if file != order.provider_file]
 
     async def sweep(self, connection: Connection) -> None:
         """Delete files that ended orders have left because a worker was killed or their provider was unavailable."""

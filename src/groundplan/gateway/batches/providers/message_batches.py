@@ -30,6 +30,7 @@ from groundplan.gateway.batches.providers.provider import (
     decode_answer,
     max_upload_seconds,
     path_segment,
+    split_lines,
 )
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.surfaces.codec import Malformed
@@ -195,12 +196,9 @@ class MessageBatches(Provider):
         return self._stream(ProviderRequest(b"GET", _batch_path(name) + b"/results", header_lines=_VERSION))
 
     async def content(self, name: str) -> AsyncGenerator[bytes, None]:
-        rest = b""
-        async with aclosing(self._results(name)) as pieces:
-            async for piece in pieces:
-                *lines, rest = (rest + piece).split(b"\n")
+        async with aclosing(self._results(name)) as pieces, aclosing(split_lines(pieces)) as found:
+            async for lines in found:
                 yield b"".join(to_openai_line(line) for line in lines)
-        yield to_openai_line(rest)
 
     async def delete(self, name: str) -> None:
         await self._request(ProviderRequest(b"DELETE", _batch_path(name), header_lines=_VERSION))

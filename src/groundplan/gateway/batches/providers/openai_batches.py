@@ -112,10 +112,10 @@ class OpenAIBatches(UploadingProvider):
         )
         return decode_answer(await self._request(request), _File).id
 
-    async def find_upload(self, filename: str) -> str | None:
+    async def find_uploads(self, filename: str) -> list[str]:
         page = decode_answer(await self._request(ProviderRequest(b"GET", b"/files?purpose=batch&limit=1000")), _Page)
         files = [decode_answer(bytes(raw), _File) for raw in page.data]
-        return next((file.id for file in files if file.filename == filename), None)
+        return [file.id for file in files if file.filename == filename]
 
     def content(self, name: str) -> AsyncGenerator[bytes, None]:
         return self._stream(ProviderRequest(b"GET", b"/files/%b/content" % path_segment(name)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from abc import ABC, abstractmethod
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
@@ -22,7 +22,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.files.blobs import in_reader
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.stalls import patient
-from groundplan.gateway.upstream.connection import UpstreamConnection, UpstreamFailure
+from groundplan.gateway.upstream.connection import BODY_LIMIT, UpstreamConnection, UpstreamFailure
 from groundplan.gateway.upstream.http1 import Http1Connection
 from groundplan.gateway.upstream.provider_refusals import actual_status
 from groundplan.gateway.upstream.targets import Target
@@ -32,6 +32,8 @@ JSON = b"content-type: application/json\r\n"
 _TEMPORARY_STATUSES = frozenset({401, 402, 403, 408, 425, 429})
 """Refusals because of our key, our account or the moment: the provider certainly began and ended nothing."""
 _KEY_STATUSES = frozenset({401, 403})
+MAX_RESULT_LINE = BODY_LIMIT
+"""Bytes of a line of a result file, as of the answer of a call."""
 _CHUNK_BYTES = 256 << 10
 _CHUNK_WRITE_SECONDS = 30.0
 _FILE_SECONDS, _FILE_RATE = 5.0, 64 << 10
@@ -282,8 +284,8 @@ class UploadingProvider(Provider):
     """A provider whose orders name a file: the input is uploaded before the batch is created."""
 
     @abstractmethod
-    async def find_upload(self, filename: str) -> str | None:
-        """The provider's id of the newest input file with this name; None: there is none."""
+    async def find_uploads(self, filename: str) -> list[str]:
+        """The provider's ids of the input files with this name, newest first."""
 
     @abstractmethod
     async def upload(self, path: Path, filename: str) -> str:
@@ -331,6 +333,29 @@ async def _write_file(connection: Http1Connection, upload: tuple[bytes, Path, by
         os.close(descriptor)
     connection.send(after)
     connection.is_request_incomplete = False
+
+
+async def split_lines(pieces: AsyncIterator[bytes]) -> AsyncGenerator[list[bytes], None]:
+    """Yield the lines that end in each piece, and the last one. Lines of more than `MAX_RESULT_LINE` bytes are left
+    out."""
+    begun: list[bytes] = []
+    size = 0
+    async for piece in pieces:
+        *ended, rest = piece.split(b"\n")
+        if ended:
+            size += len(ended[0])
+            lines = [line for line in ended[1:] if len(line) <= MAX_RESULT_LINE]
+            if size <= MAX_RESULT_LINE:
+                lines.insert(0, b"".join((*begun, ended[0])))
+            begun, size = [], 0
+            yield lines
+        size += len(rest)
+        if size > MAX_RESULT_LINE:
+            begun.clear()
+        else:
+            begun.append(rest)
+    if begun:
+        yield [b"".join(begun)]
 
 
 class _Error(msgspec.Struct, frozen=True):

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable
-from functools import partial
 
 from msgspec.structs import replace
 
@@ -19,9 +18,9 @@ from groundplan.blueprint.places import FIRST_TOKEN_MS
 from groundplan.core.errors import Denied, GroundplanError, Invalid
 from groundplan.gateway.call import limits, settle, stored_answers
 from groundplan.gateway.call.attempts.failure import AttemptFailed, hint_for_timeout
+from groundplan.gateway.call.attempts.prepare import RequestPreparation
 from groundplan.gateway.call.attempts.refusal import RefusalHandling
 from groundplan.gateway.call.attempts.send_form import send_upload, settle_unsent
-from groundplan.gateway.call.attempts.send_permission import may_send, wait_for_policy
 from groundplan.gateway.call.attempts.upstream_request import choose_target, encode_request, is_translated
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.delivery.binary_stream import UNKNOWN_TYPE, BinaryStreaming, is_audio
@@ -35,9 +34,7 @@ from groundplan.gateway.guard.kills import check_not_stopped, stop_error
 from groundplan.gateway.guard.run import needs_review
 from groundplan.gateway.http.sse import BOM
 from groundplan.gateway.http.strict_json import check_complexity
-from groundplan.gateway.offload import READ_BYTES, in_thread
-from groundplan.gateway.policy.catalog import Catalog
-from groundplan.gateway.policy.snapshot import Policy
+from groundplan.gateway.offload import READ_BYTES
 from groundplan.gateway.stalls import patient
 from groundplan.gateway.surfaces.answers import answer_constants, facts, headers
 from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer, final_usage
@@ -56,12 +53,11 @@ _LONG_US = 100_000
 """Times above this are learned only if this worker did not stall meanwhile."""
 
 
-class Attempt(RefusalHandling):
+class Attempt(RequestPreparation):
     """See the module. Begun already: `sequence` is its reservation in the journal."""
 
     __slots__ = (
-        "_answered", "_codec", "_connection", "_is_last", "_load", "_share", "deadline", "first_us", "sequence",
-        "started_at", "streaming",
+        "_answered", "_is_last", "_load", "_share", "first_us", "sequence", "streaming",
     )  # fmt: skip
 
     def __init__(
@@ -148,35 +144,6 @@ class Attempt(RefusalHandling):
             self._close()
             raise
 
-    async def _connect(self, target: Target) -> UpstreamConnection:
-        """A new connection, over which the request may still be sent. Raises as `open` does."""
-        gateway, exchange, live = self.gateway, self.exchange, self.gateway.live
-        timeout, policy, catalog = self._bounded_timeout(self.deployment.connect_ms), live.policy, live.catalog
-        connection = self._connection = await target.pool.connect(timeout, self.deadline)
-        exchange.attempt_connected = time.perf_counter_ns()
-        if exchange.plan is not None and gateway.stalls.stalled_seconds(self.started_at):
-            await wait_for_policy(gateway, exchange.plan)
-        self._check_permission(policy, catalog)
-        return connection
-
-    async def _encode_in_thread(self) -> bytes:
-        """The body of a large request, which may still be sent once it is encoded. Raises as `open` does."""
-        policy, catalog = self.gateway.live.policy, self.gateway.live.catalog
-        data = await in_thread(partial(encode_request, self.exchange, self.deployment, self._codec))
-        self._check_permission(policy, catalog)
-        return data
-
-    def _check_permission(self, policy: Policy, catalog: Catalog | None) -> None:
-        """Raise if the request may not be sent any more, after a wait that began under this policy and blueprint."""
-        live = self.gateway.live
-        if not self.gateway.journal.healthy:  # its reservation may be what could not be written
-            raise settle.journal_unavailable()
-        is_same = live.policy is policy and live.catalog is catalog
-        if not (is_same or may_send(self.gateway, self.exchange, self.deployment)):
-            failed = AttemptFailed("it may not be asked any more", billed=False)
-            failed.is_forbidden = True
-            raise failed
-
     def _attempt_failure(self, failure: UpstreamFailure, *, was_pooled: bool) -> AttemptFailed:
         """What a failure of the upstream means for the attempt, which is closed. `was_pooled`: its connection was idle
         before, and may have been closed by the upstream meanwhile."""
@@ -185,7 +152,10 @@ class Attempt(RefusalHandling):
         self._close()
         billed = failure.sent and self.exchange.attempt_sent
         failed = AttemptFailed(str(failure), billed=billed, stale_connection=is_stale, kind=kind)
-        failed.hint = failure.hint or hint_for_timeout(kind, self.deployment.name)
+        failed.hint, failed.retry_after = (
+            failure.hint or hint_for_timeout(kind, self.deployment.name),
+            failure.retry_after,
+        )
         failed.lacked_room = self._is_our_fault(kind)
         failed.service_unavailable = kind == "refused" and not billed and is_translated(self.deployment, self._codec)
         return failed
@@ -199,9 +169,6 @@ class Attempt(RefusalHandling):
         """Whether a failure of that kind is due to this worker, which had no memory for the answer, or not in time."""
         late = self.gateway.loop.time() >= self.deadline
         return kind == CROWDED or (self._share is not None and self._share.explains_failure(kind, is_late=late))
-
-    def _bounded_timeout(self, milliseconds: int) -> float:
-        return max(MIN_WAIT_SECONDS, min(milliseconds / 1000, self.deadline - self.gateway.loop.time()))
 
     def _send(self, connection: UpstreamConnection, data: bytes) -> None:
         exchange, deployment = self.exchange, self.deployment
@@ -453,7 +420,7 @@ class Attempt(RefusalHandling):
         if usage is None and exchange.attempt_sent and self.deployment.billing_on_cancel == "drain":
             # a copy of the attempt takes over all it holds, and is drained in the background
             draining = Attempt.__new__(Attempt)
-            for name in (*RefusalHandling.__slots__, *Attempt.__slots__):
+            for name in (*RefusalHandling.__slots__, *RequestPreparation.__slots__, *Attempt.__slots__):
                 if hasattr(self, name):
                     setattr(draining, name, getattr(self, name))
             draining.exchange = exchange.fork()
@@ -491,13 +458,15 @@ class Attempt(RefusalHandling):
             usage, billed = self._reported_usage(), not self.is_refused
         except AttemptFailed as failed:
             billed = failed.billed
+        except GroundplanError:
+            billed = False  # it was stopped while it connected
         except (StreamBroken, UpstreamFailure, TimeoutError):
             usage = self._reported_usage()  # reported already, where the answer was complete
         finally:
             if billed:
                 settle.cancelled_attempt(self.gateway, self.exchange, usage)
             else:
-                settle.refused_attempt(self.gateway, self.exchange, self.status, self._refusal)
+                settle.refused_attempt(self.gateway, self.exchange, self.status, self._refusal if self.status else b"")
             self._close()
 
     def _close(self) -> None:

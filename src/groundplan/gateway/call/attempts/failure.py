@@ -75,9 +75,9 @@ class AttemptFailed(Exception):
         """What to do, where asking again does not help."""
         self.refuses_continuation = False
         """The deployment refuses to continue a stream that broke elsewhere: others may, and it is not blamed."""
-        self.is_forbidden = False
-        """The call may not be sent to the deployment any more, since something was stopped or narrowed while it
-        connected."""
+        self.is_withheld = False
+        """The request was not sent, for a reason of ours: something was stopped or narrowed while it connected, or it
+        was not encoded before the call's deadline."""
         self.service_unavailable = False
         """Our own translation service was not running, which says nothing of the deployment."""
         self.has_other_key = False
@@ -101,7 +101,7 @@ class AttemptFailed(Exception):
         """Whether the failure counts against the health of the deployment."""
         about_us = self.stale_connection or self.has_other_key or self.service_unavailable or self.lacked_room
         about_this = self.mismatch is not None or self.refuses_continuation or self.guardrail_refusal is not None
-        return not (about_us or about_this or self.is_forbidden)
+        return not (about_us or about_this or self.is_withheld)
 
     @property
     def is_temporary(self) -> bool:

@@ -15,6 +15,7 @@ from groundplan.blueprint.model import Deployment, Hedge
 from groundplan.core.errors import Denied, GroundplanError, Unavailable
 from groundplan.gateway.call import limits, settle
 from groundplan.gateway.call.admit import check_next_attempt, is_policy_fresh
+from groundplan.gateway.call.ask import fork_ask
 from groundplan.gateway.call.attempts import probe_turn
 from groundplan.gateway.call.attempts.attempt import Attempt
 from groundplan.gateway.call.attempts.begin import begin_attempt
@@ -110,6 +111,7 @@ async def _begin_hedge(
     if deployment is None:
         return None
     fork, hedge = exchange.fork(), None
+    fork.ask = None if exchange.ask is None else fork_ask(exchange.ask, exchange.sent_left_out)
     fork.probe_turn = gateway.health.current_probe(deployment.name)
     try:
         hedge = await _reserve_hedge(gateway, exchange, fork, deployment, first)

@@ -105,8 +105,10 @@ class RefusalHandling:
             failed.has_other_key = keys.record_refusal(
                 self._target.key_index, UNPAID if is_quota_spent else status, now, delay
             )
-            if delay is not None:
-                failed.retry_after = min(delay, keys.rest_seconds(now))  # another key may be usable before that
+            # another key may be usable before the time that this one was told; where every key rests, so does the
+            # deployment, also if its provider names no time
+            rest = keys.rest_seconds(now)
+            failed.retry_after = rest if delay is None else min(delay, rest)
             self._overload = self._overload and not failed.has_other_key
         return failed
 

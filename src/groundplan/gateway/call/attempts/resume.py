@@ -11,7 +11,7 @@ from io import StringIO
 
 from msgspec.structs import replace
 
-from groundplan.gateway.call.ask import Ask
+from groundplan.gateway.call.ask import NO_NAMES, Ask
 from groundplan.gateway.resuming import chat, completions, messages, responses
 from groundplan.gateway.resuming.continued_relay import ContinuedRelay, SentAnswer
 from groundplan.gateway.surfaces.codec import Relay
@@ -48,6 +48,8 @@ class Continuation:
     """Why the request itself rules a continuation out; empty where it does not."""
     surface: SurfaceContinuation
     sent: SentAnswer | None = None
+    left_out: frozenset[str] = NO_NAMES
+    """Names of what is left out of the parts that were sent; see `Ask.left_out`."""
 
     def relay(self, inner: Relay) -> ContinuedRelay:
         """The relay for a new stream of the call: the first is passed on unchanged and remembered, later ones continue

@@ -13,6 +13,7 @@ from groundplan.blueprint.model import Deployment, Workload
 from groundplan.core.errors import Denied, GroundplanError, Invalid, Misconfigured, TooLarge, Unavailable
 from groundplan.economics.price import FLEX
 from groundplan.gateway.call import admit, limits, settle
+from groundplan.gateway.call.ask import NO_NAMES, reset_left_out
 from groundplan.gateway.call.attempts import probe_turn, retry
 from groundplan.gateway.call.attempts.attempt import Attempt
 from groundplan.gateway.call.attempts.begin import begin_attempt
@@ -357,6 +358,8 @@ class AttemptSequence:
             flag=failed.flag,
         )
         if failed.relay is None:
+            if exchange.ask is not None:
+                reset_left_out(exchange.ask, exchange.sent_left_out)
             return True
         self.broken_relay = failed.relay
         return self._prepare_continuation(failed.relay)
@@ -406,7 +409,7 @@ class AttemptSequence:
             context_tokens = deployment.context_tokens
             self.candidates = [each for each in self.candidates if each.context_tokens > context_tokens]
             self._without_room = [each for each in self._without_room if each.context_tokens > context_tokens]
-        if failed.mismatch is not None or failed.refuses_continuation or failed.lacked_room or failed.is_forbidden:
+        if failed.mismatch is not None or failed.refuses_continuation or failed.lacked_room or failed.is_withheld:
             return
         if failed.status and not self._exchange.interface.is_billed:
             return  # counting tokens is another path there, with limits of its own, and says nothing of its answers
@@ -436,9 +439,11 @@ class AttemptSequence:
             return False
         continuation.record_broken(relay, exchange.usage)
         guard = exchange.guard
+        continuation.left_out = NO_NAMES if exchange.ask is None else frozenset(exchange.ask.left_out or ())
         exchange.ask = continuation.rest_request(
             self._workload.max_output_tokens, None if guard is None else guard.masks.remask
         )
+        reset_left_out(exchange.ask, continuation.left_out)
         remaining = [*self.candidates, *self._without_room]
         try:
             admit.set_bounds(exchange, plan, exchange.ask, remaining)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import msgspec
 
 from groundplan.core.ids import new_id
 from groundplan.gateway.call.pricing import ReportedUsage
-from groundplan.gateway.surfaces.chat.annotations import has_others
+from groundplan.gateway.surfaces.chat.annotations import ANNOTATIONS_LEFT_OUT, UrlCitation, has_others, listed_pages
 from groundplan.gateway.surfaces.chat.chunk import NULL, json_size
 from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.openai_relay import refuse_unfinished, stream_error
 from groundplan.gateway.surfaces.thought_signatures import Extra, signed_id
 from groundplan.gateway.surfaces.upstream_json import STREAM, decode_upstream
 
-_EMPTY_SIZE = len('""')
+EMPTY_SIZE = len('""')
 """Bytes of an empty text or list."""
 _is_name = re.compile(r"[A-Za-z0-9_.-]{1,40}", re.ASCII).fullmatch
 _FINISH_REASONS = {
@@ -27,12 +28,20 @@ _FINISH_REASONS = {
 """Finish reasons of Mistral and Z.ai that say in other words that an answer was cut off."""
 _JSON_DELIMITER = re.compile(r'["\\{}\[\]]')
 """Characters that decide where a JSON value ends."""
+CALLS_LEFT_OUT = "answer.tool_calls"
 
 
 class CalledFunction(msgspec.Struct, frozen=True):
     name: str
-    arguments: str | None = None
-    """JSON; None or empty from some servers for a function without arguments."""
+    arguments: Any = None
+    """JSON, or the object itself, as some servers send it; None or empty from some for a function without arguments."""
+
+
+class CalledCustomTool(msgspec.Struct, frozen=True):
+    """A call of a tool whose input is any text."""
+
+    name: str
+    input: str = ""
 
 
 def _new_call_id() -> str:
@@ -40,8 +49,18 @@ def _new_call_id() -> str:
     return f"call_{new_id().hex}"
 
 
+def _arguments_text(arguments: Any) -> str:
+    """Arguments of a function as JSON; empty where there are none."""
+    if isinstance(arguments, str):
+        return arguments
+    return "" if arguments is None else _encode(arguments).decode()
+
+
 class ToolCall(msgspec.Struct, frozen=True):
-    function: CalledFunction
+    """A call of a function or of a custom tool; with neither it is of a kind that no other API has."""
+
+    function: CalledFunction | None = None
+    custom: CalledCustomTool | None = None
     id: str | None = None
     extra_content: Extra | None = None
 
@@ -50,6 +69,11 @@ class ToolCall(msgspec.Struct, frozen=True):
         """The call's id in other APIs, with its signature; a new one each time where the upstream gave none, as
         Gemini's OpenAI-shaped API does."""
         return signed_id(self.id or _new_call_id(), self.extra_content)
+
+    @property
+    def arguments(self) -> str:
+        """A function's arguments as JSON; empty where there are none."""
+        return "" if self.function is None else _arguments_text(self.function.arguments)
 
 
 class Part(msgspec.Struct, frozen=True):
@@ -63,9 +87,16 @@ class Part(msgspec.Struct, frozen=True):
 Content = str | list[Part] | None
 
 
+_LEFT_OUT_OF_MESSAGES = ("images", "audio", "extra_content", "function_call", "executed_tools", "context")
+_LEFT_OUT_OF_ANSWERS = ("prompt_filter_results", "search_results")
+"""Fields that other APIs do not have, of messages and of whole answers and chunks."""
+
+
 class _MessageFields(msgspec.Struct, frozen=True):
     """What a whole message and its pieces in a stream have in common. `images`: what Gemini's models draw, as Google,
-    OpenRouter and `any-llm` send it; `extra_content`: a provider's own, such as the signature of a text."""
+    OpenRouter and `any-llm` send it; `extra_content`: a provider's own, such as the signature of a text;
+    `function_call`: the only call of a function that OpenAI's first API had; `executed_tools`: what ran at Groq;
+    `context`: what Azure found in documents of its own."""
 
     content: Content = None
     refusal: str | None = None
@@ -75,6 +106,9 @@ class _MessageFields(msgspec.Struct, frozen=True):
     images: msgspec.Raw = NULL
     audio: msgspec.Raw = NULL
     extra_content: msgspec.Raw = NULL
+    function_call: msgspec.Raw = NULL
+    executed_tools: msgspec.Raw = NULL
+    context: msgspec.Raw = NULL
 
     @property
     def text(self) -> str:
@@ -98,7 +132,7 @@ class _MessageFields(msgspec.Struct, frozen=True):
         """Whether there is nothing but texts and tool calls, as in nearly every piece of a stream."""
         return not isinstance(self.content, list) and (
             self.reasoning_content is self.reasoning is self.annotations is self.images is self.audio is NULL
-            and self.extra_content is NULL
+            and self.extra_content is self.function_call is self.executed_tools is self.context is NULL
         )
 
     def untranslated(self, *, cites: bool = True) -> list[str]:
@@ -106,29 +140,45 @@ class _MessageFields(msgspec.Struct, frozen=True):
         whether the API has one for web pages."""
         if self._is_plain:
             return []
-        found = ["answer.reasoning"] if any(json_size(raw) > _EMPTY_SIZE for raw in self._reasoning) else []
-        for name in ("images", "audio", "extra_content"):
-            if json_size(getattr(self, name)) > _EMPTY_SIZE:
-                found.append(f"answer.{name}")
-        if json_size(self.annotations) > _EMPTY_SIZE and not (cites and not has_others(self.annotations)):
-            found.append("answer.annotations")
+        found = ["answer.reasoning"] if any(json_size(raw) > EMPTY_SIZE for raw in self._reasoning) else []
+        found += _present(self, _LEFT_OUT_OF_MESSAGES)
+        if json_size(self.annotations) > EMPTY_SIZE and not (cites and not has_others(self.annotations)):
+            found.append(ANNOTATIONS_LEFT_OUT)
         for part in self.content if isinstance(self.content, list) else ():
             if part.type not in ("text", "thinking"):
                 named = isinstance(part.type, str) and _is_name(part.type)
                 found.append(f"answer.{part.type}" if named else "answer.content")
+            elif part.type == "text" and part.text is not None and not isinstance(part.text, str):
+                found.append("answer.content")
         return found
+
+
+def _present(value: msgspec.Struct, names: Iterable[str]) -> list[str]:
+    """Names, for `groundplan.left_out`, of those of the fields that have a value which is not empty."""
+    return [f"answer.{name}" for name in names if json_size(getattr(value, name)) > EMPTY_SIZE]
 
 
 class AnswerMessage(_MessageFields, frozen=True):
     tool_calls: list[ToolCall] | None = None
 
+    @property
+    def known_calls(self) -> list[ToolCall]:
+        """The calls of functions and custom tools."""
+        return [call for call in self.tool_calls or () if call.function is not None or call.custom is not None]
+
+    def untranslated(self, *, cites: bool = True) -> list[str]:
+        found = _MessageFields.untranslated(self, cites=cites)
+        return found if len(self.known_calls) == len(self.tool_calls or ()) else [*found, CALLS_LEFT_OUT]
+
 
 class _Ended(msgspec.Struct, frozen=True):
-    """What a whole choice and its pieces in a stream have in common."""
+    """What a whole choice and its pieces in a stream have in common. `content_filter_results`: what Azure's filters
+    say."""
 
     reported_index: int | None = msgspec.field(default=0, name="index")
     reported_finish_reason: str | None = msgspec.field(default=None, name="finish_reason")
     stop_reason: Any = None
+    content_filter_results: msgspec.Raw = NULL
 
     @property
     def index(self) -> int:
@@ -147,7 +197,7 @@ class Choice(_Ended, frozen=True, kw_only=True):
 class _Answer(msgspec.Struct, frozen=True):
     """What a whole answer and its chunks have in common. Some servers send no id, model or time, or another type: that
     is no reason to lose the answer. `reported_left_out`: what the local translating service left out of a provider's
-    answer."""
+    answer; `citations`, `search_results`: see `listed_pages`; `prompt_filter_results`: what Azure's filters say."""
 
     reported_id: Any = msgspec.field(default="", name="id")
     reported_model: Any = msgspec.field(default="", name="model")
@@ -156,6 +206,9 @@ class _Answer(msgspec.Struct, frozen=True):
     service_tier: Any = None
     system_fingerprint: Any = None
     reported_left_out: Any = msgspec.field(default=None, name="left_out")
+    citations: msgspec.Raw = NULL
+    search_results: msgspec.Raw = NULL
+    prompt_filter_results: msgspec.Raw = NULL
 
     @property
     def id(self) -> str:
@@ -173,31 +226,72 @@ class _Answer(msgspec.Struct, frozen=True):
         return int(self.reported_created) if isinstance(self.reported_created, (int, float)) else 0
 
     @property
-    def left_out(self) -> list[str]:
-        """Names for `Ask.left_out`; none if an upstream means something else by the field."""
+    def pages(self) -> list[UrlCitation]:
+        """See `listed_pages`."""
+        if self.citations is self.search_results is NULL:
+            return []
+        return listed_pages(self.citations, self.search_results)
+
+    def _names_left_out(self, choices: Sequence[_Ended]) -> list[str]:
+        """Names for `Ask.left_out`, without those of messages and of `citations`; a field `left_out` with which an
+        upstream means something else has none."""
         names = self.reported_left_out
-        return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+        found = [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
+        if self.search_results is not NULL or self.prompt_filter_results is not NULL:
+            found += _present(self, _LEFT_OUT_OF_ANSWERS)
+        for choice in choices:
+            if choice.content_filter_results is not NULL:
+                found += _present(choice, ("content_filter_results",))
+        return found
 
 
 class Completion(_Answer, frozen=True, kw_only=True):
     choices: list[Choice]
 
+    @property
+    def left_out(self) -> list[str]:
+        """See `_names_left_out`."""
+        return self._names_left_out(self.choices)
+
 
 class FunctionDelta(msgspec.Struct, frozen=True):
     name: str | None = None
-    arguments: str | None = None
+    arguments: Any = None
+    """A piece of JSON; the whole object from some servers."""
+
+
+class CustomToolDelta(msgspec.Struct, frozen=True):
+    name: str | None = None
+    input: str | None = None
 
 
 class ToolCallDelta(msgspec.Struct, frozen=True):
+    """A piece of a call of a function or of a custom tool; one with neither says nothing of them."""
+
     index: int = 0
     id: str | None = None
-    function: FunctionDelta = FunctionDelta()
+    function: FunctionDelta | None = None
     extra_content: Extra | None = None
+    custom: CustomToolDelta | None = None
+    type: Any = None
+
+    @property
+    def name(self) -> str:
+        """The tool's name; empty in all pieces but the first."""
+        called = self.function or self.custom
+        return "" if called is None else called.name or ""
+
+    @property
+    def text(self) -> str:
+        """The arguments or the input in this piece."""
+        if self.function is not None:
+            return _arguments_text(self.function.arguments)
+        return "" if self.custom is None else self.custom.input or ""
 
     @property
     def size(self) -> int:
-        """Bytes of the name and the arguments in this piece."""
-        return len((self.function.name or "").encode()) + len((self.function.arguments or "").encode())
+        """Bytes of the name and the text in this piece."""
+        return len(self.name.encode()) + len(self.text.encode())
 
 
 class _ArgumentsScanner:
@@ -255,23 +349,28 @@ class ToolCallSequencer:
             self._call_count += 1
             id = piece.id or _new_call_id()
         number = self._newest_by_index[piece.index]
-        piece = ToolCallDelta(number, id and signed_id(id, piece.extra_content), piece.function)
-        if number < self._open_call and not (piece.function.arguments or "").strip():
+        piece = ToolCallDelta(number, id and signed_id(id, piece.extra_content), piece.function, custom=piece.custom)
+        if number < self._open_call and not piece.text.strip():
             return []  # an empty piece to end a call that was passed on completely
         if number != self._open_call:
             self._waiting.setdefault(number, []).append(piece)
             return self._release()
-        self._open_arguments.read(piece.function.arguments or "")
+        self._scan(piece)
         return [piece, *self._release()] if self._waiting else [piece]
+
+    def _scan(self, piece: ToolCallDelta) -> None:
+        """Scan a piece of the open call. The input of a custom tool has no end that could be known: it never counts as
+        complete."""
+        if piece.function is not None:
+            self._open_arguments.read(_arguments_text(piece.function.arguments))
 
     def _is_first_delta(self, piece: ToolCallDelta) -> bool:
         """Whether a piece is the first of a call. One with a name and no id is, if the call under its index is
         complete: without ids nothing else tells calls apart."""
-        number, named = self._newest_by_index.get(piece.index), bool(piece.function.name)
+        number, named = self._newest_by_index.get(piece.index), bool(piece.name)
         if number is None or (named and piece.id):
             return number is None or piece.id not in self._seen_ids
-        more = bool((piece.function.arguments or "").strip())
-        return named and more and number == self._open_call and self._open_arguments.complete
+        return named and bool(piece.text.strip()) and number == self._open_call and self._open_arguments.complete
 
     def drain(self) -> list[ToolCallDelta]:
         """Return the pieces that still wait: no more will come."""
@@ -284,7 +383,7 @@ class ToolCallSequencer:
             pieces = self._waiting.pop(self._open_call)
             self._open_arguments = _ArgumentsScanner()
             for piece in pieces:
-                self._open_arguments.read(piece.function.arguments or "")
+                self._scan(piece)
             found += pieces
         return found
 
@@ -301,7 +400,13 @@ class Chunk(_Answer, frozen=True, kw_only=True):
     choices: list[ChoiceDelta] = []
     error: msgspec.Raw = NULL
 
+    @property
+    def left_out(self) -> list[str]:
+        """See `_names_left_out`."""
+        return self._names_left_out(self.choices)
 
+
+_encode = msgspec.json.Encoder().encode
 _completion = msgspec.json.Decoder(Completion).decode
 _chunk = msgspec.json.Decoder(Chunk).decode
 

@@ -1,11 +1,11 @@
-"""Stored completions: sealed in PostgreSQL, found by the key that made them. Which are stored is decided in
-`storing`."""
+"""Stored completions: sealed in PostgreSQL, found by the key that made them, acting for the same person. Which are
+stored is decided in `storing`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from uuid import UUID
 
 import msgspec
@@ -14,12 +14,9 @@ from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.gateway.journal.thread_connections import ThreadConnections
-from groundplan.gateway.surfaces.responses.sealed_store import owner_of
 from groundplan.ledger import completion_store
-from groundplan.ledger.completion_store import Owner, Row
-
-if TYPE_CHECKING:
-    from groundplan.gateway.policy.snapshot import KeyEntry
+from groundplan.ledger.completion_store import Row
+from groundplan.ledger.stored_owner import Owner
 
 MAX_SEARCHED = 5000
 """How many stored completions one list by metadata searches."""
@@ -65,21 +62,21 @@ class SealedCompletions:
 
         return await self._database.run(query)
 
-    async def find(self, id: str, key: KeyEntry) -> StoredCompletion | None:
-        """A completion of this key; None where there is none, or the person whose key sealed it was erased."""
+    async def find(self, id: str, owner: Owner) -> StoredCompletion | None:
+        """A completion of this owner; None where there is none, or the person whose key sealed it was erased."""
 
         def query(conn: Any) -> StoredCompletion | None:
-            row = completion_store.find(conn, id, _owner(key))
+            row = completion_store.find(conn, id, owner)
             return None if row is None else _unseal(conn, SubjectKeys.of(self._home), row)
 
         return await self._database.run(query)
 
-    async def change(self, id: str, key: KeyEntry, metadata: dict[str, str]) -> StoredCompletion | None:
+    async def change(self, id: str, owner: Owner, metadata: dict[str, str]) -> StoredCompletion | None:
         """Replace the metadata of a completion; returns the completion, None as `find`."""
 
         def query(conn: Any) -> StoredCompletion | None:
             with conn.transaction():
-                row = completion_store.find(conn, id, _owner(key), lock=True)
+                row = completion_store.find(conn, id, owner, lock=True)
                 stored = None if row is None else _unseal(conn, SubjectKeys.of(self._home), row)
                 if row is None or stored is None:
                     return None
@@ -89,13 +86,13 @@ class SealedCompletions:
 
         return await self._database.run(query)
 
-    async def delete(self, id: str, key: KeyEntry) -> bool:
-        """Delete a completion of this key; whether there was one."""
-        return await self._database.run(lambda conn: completion_store.delete(conn, id, _owner(key)))
+    async def delete(self, id: str, owner: Owner) -> bool:
+        """Delete a completion of this owner; whether there was one."""
+        return await self._database.run(lambda conn: completion_store.delete(conn, id, owner))
 
     async def list_page(
         self,
-        key: KeyEntry,
+        owner: Owner,
         limit: int,
         *,
         after: str | None = None,
@@ -103,12 +100,12 @@ class SealedCompletions:
         metadata: Mapping[str, str] | None = None,
         newest_first: bool = False,
     ) -> tuple[list[StoredCompletion], bool] | None:
-        """(a page of this key's completions, whether there are more): at most `limit` and `MAX_LISTED_BYTES`, behind
+        """(a page of this owner's completions, whether there are more): at most `limit` and `MAX_LISTED_BYTES`, behind
         the one with the id `after`; None where there is no such one. Raises `Invalid` where none of `MAX_SEARCHED` has
         the `metadata`."""
 
         def query(conn: Any) -> tuple[list[StoredCompletion], bool] | None:
-            owner, keys = _owner(key), SubjectKeys.of(self._home)
+            keys = SubjectKeys.of(self._home)
             after_call: UUID | None = None
             if after is not None:
                 last = completion_store.find(conn, after, owner)
@@ -144,10 +141,6 @@ def _unseal(conn: Any, keys: SubjectKeys, row: Row) -> StoredCompletion | None:
     """The unsealed completion; None where the person whose key sealed it was erased."""
     text = keys.unseal(conn, row.sealed)
     return None if text is None else _kept(text.partition("\n")[2])
-
-
-def _owner(key: KeyEntry) -> Owner:
-    return Owner(owner_of(key), key.workload)
 
 
 def _person_of(row: Row) -> UUID:

@@ -1,7 +1,8 @@
 """The API of stored chat completions: `GET /v1/chat/completions`, and `GET`, `POST` (metadata), `DELETE` and `messages`
 of one.
 
-Only the key that made a completion, and its successors, can see it; for any other key it does not exist.
+Only the key that made a completion, and its successors, can see it, acting for the same person; for anybody else it
+does not exist.
 """
 
 from __future__ import annotations
@@ -16,11 +17,11 @@ from groundplan.core.errors import Invalid, NotFound
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.http.server import Request
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
-from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces import stored_api
 from groundplan.gateway.surfaces.chat.sealed_store import SealedCompletions
 from groundplan.gateway.surfaces.metadata import check_metadata
 from groundplan.gateway.surfaces.stored_api import Query, last_value
+from groundplan.ledger.stored_owner import Owner
 
 PREFIX = b"/v1/chat/completions/"
 _PATH = re.compile(r"/v1/chat/completions(?:/([A-Za-z0-9_.:-]{1,200})(?:/(messages))?)?")
@@ -38,11 +39,12 @@ def not_found(id: str) -> NotFound:
     return NotFound(
         f"there is no stored completion '{id[:80]}'",
         code="completion_not_found",
-        hint="It may be another key's, deleted, past its time, or never stored: see groundplan.store of its answer.",
+        hint="It may be another key's or another person's, deleted, past its time, or never stored: see "
+        "groundplan.store of its answer.",
     )
 
 
-async def answer(gateway: Gateway, path: bytes, request: Request, key: KeyEntry) -> dict[str, Any]:
+async def answer(gateway: Gateway, path: bytes, request: Request, owner: Owner) -> dict[str, Any]:
     """Answer one request: a `stored_api.Answer`."""
     found, sealed = _PATH.fullmatch(unquote(path.decode("ascii", "replace"))), gateway.stored_completions
     if found is None or sealed is None:
@@ -52,15 +54,15 @@ async def answer(gateway: Gateway, path: bytes, request: Request, key: KeyEntry)
     stored_api.check_method(request, allowed)
     query = stored_api.query_of(request)
     if id is None:
-        return await _list_completions(sealed, key, query)
+        return await _list_completions(sealed, owner, query)
     if request.method == b"DELETE":
-        if not await sealed.delete(id, key):
+        if not await sealed.delete(id, owner):
             raise not_found(id)
         return {"id": id, "object": "chat.completion.deleted", "deleted": True}
     if request.method == b"POST":
-        stored = await sealed.change(id, key, _metadata(request.body))
+        stored = await sealed.change(id, owner, _metadata(request.body))
     else:
-        stored = await sealed.find(id, key)
+        stored = await sealed.find(id, owner)
     if stored is None:
         raise not_found(id)
     if part is None:
@@ -78,8 +80,8 @@ def _metadata(body: bytes) -> dict[str, str]:
         raise Invalid(f"the body is wrong: {error}", code="body_invalid", hint=hint) from error
 
 
-async def _list_completions(sealed: SealedCompletions, key: KeyEntry, query: Query) -> dict[str, Any]:
-    """A page of the key's completions, the oldest first by default. Raises `Invalid`, `NotFound`."""
+async def _list_completions(sealed: SealedCompletions, owner: Owner, query: Query) -> dict[str, Any]:
+    """A page of the owner's completions, the oldest first by default. Raises `Invalid`, `NotFound`."""
     most, after, newest_first = (
         stored_api.page_size(query),
         last_value(query, "after"),
@@ -87,7 +89,7 @@ async def _list_completions(sealed: SealedCompletions, key: KeyEntry, query: Que
     )
     pairs = {named[1]: values[-1] for name, values in query.items() if (named := _PAIR.fullmatch(name)) is not None}
     list_page = await sealed.list_page(
-        key, most, after=after, model=last_value(query, "model"), metadata=pairs, newest_first=newest_first
+        owner, most, after=after, model=last_value(query, "model"), metadata=pairs, newest_first=newest_first
     )
     if list_page is None:
         raise not_found(after or "")

@@ -178,7 +178,8 @@ async def _store(gateway: Gateway, exchange: Exchange, answer: bytes, metadata: 
     stored = StoredCompletion(completion, _request(exchange.request.body).messages, metadata)
     until = gateway.clock.now() + timedelta(seconds=workload.keep.seconds)
     model = str(completion.get("model") or "")[:200]
-    row = Row(exchange.call, id, workload.name, owner_of(key), deployment.name, model, until, "")
+    owner = owner_of(key, exchange.person).key
+    row = Row(exchange.call, id, workload.name, owner, deployment.name, model, until, "")
     try:
         return await sealed.put(row, UUID(exchange.person or key.id), stored)
     except GroundplanError:

@@ -40,8 +40,9 @@ def error_json(kind: str, message: str, call_id: str | None = None, **more: Any)
 
 def error_body(error: GroundplanError, call_id: str = "") -> bytes:
     """The body of one of the gateway's errors."""
-    kind = _TYPES.get(error.status, "invalid_request_error" if error.status < 500 else "api_error")
-    return error_json(kind, error.message, call_id or None, code=error.code, hint=error.hint, **error.details)
+    return error_json(
+        error_type(error.status), error.message, call_id or None, code=error.code, hint=error.hint, **error.details
+    )
 
 
 def error_response(error: GroundplanError, call_id: str = "", request_id: str = "") -> tuple[int, bytes, bytes]:
@@ -67,8 +68,14 @@ def refusal_body(refusal: Refusal, request: Request, response: Response) -> byte
     set_request_id(request, response)
     if not is_anthropic_request(request):
         return errors.refusal_body(refusal)
-    kind = _TYPES.get(refusal.status, "invalid_request_error" if refusal.status < 500 else "api_error")
-    return error_json(kind, refusal.message, response.request_id, code=refusal.code, hint=refusal.hint)
+    return error_json(
+        error_type(refusal.status), refusal.message, response.request_id, code=refusal.code, hint=refusal.hint
+    )
+
+
+def error_type(status: int) -> str:
+    """Anthropic's type of errors of an HTTP status."""
+    return _TYPES.get(status, "invalid_request_error" if status < 500 else "api_error")
 
 
 def status_of(kind: str) -> int:
@@ -94,5 +101,4 @@ def upstream_refusal_body(status: int, data: bytes, call_id: str = "") -> bytes:
     if provider_refusals.prompt_too_long(status, data):
         text = text if _TOO_LONG in text.lower() else f"{_TOO_LONG}: {text}"
         code, hint = provider_refusals.TOO_LONG_CODES[0], "Send a shorter prompt, or name a model that reads more."
-    kind = _TYPES.get(status, "invalid_request_error")
-    return error_json(kind, text, call_id or None, code=code, hint=hint)
+    return error_json(error_type(status), text, call_id or None, code=code, hint=hint)

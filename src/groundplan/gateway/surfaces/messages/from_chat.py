@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import msgspec
@@ -12,10 +13,21 @@ from groundplan.economics.prices.provider_usage import normalize_tier
 from groundplan.gateway.call.ask import Ask, note_left_out
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.surfaces.body import unreadable_body
-from groundplan.gateway.surfaces.chat.annotations import url_citations
-from groundplan.gateway.surfaces.chat.answer_types import AnswerMessage, parse_completion
+from groundplan.gateway.surfaces.chat.annotations import (
+    UrlCitation,
+    names_of_uncited,
+    pages_once,
+    url_citations,
+    with_pages,
+)
+from groundplan.gateway.surfaces.chat.answer_types import AnswerMessage, ToolCall, parse_completion
 from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer
-from groundplan.gateway.surfaces.messages.from_chat_stream import MessagesChatRelay, message_usage, stop_reason
+from groundplan.gateway.surfaces.messages.from_chat_stream import (
+    CUSTOM_INPUT,
+    MessagesChatRelay,
+    message_usage,
+    stop_reason,
+)
 from groundplan.gateway.surfaces.messages.to_chat import API, Translation
 from groundplan.gateway.surfaces.messages.web_citations import message_citation
 from groundplan.gateway.surfaces.via_chat import ViaChat, chat_request
@@ -75,10 +87,14 @@ class MessagesByChat(ViaChat):
         """Translate a chat completion into a message. Raises `Malformed`."""
         found = parse_completion(data)
         choice = found.choices[0]
-        note_left_out(ask, [*found.left_out, *choice.message.untranslated()])
+        annotated, pages = url_citations(choice.message.annotations), found.pages
+        cited = with_pages(annotated, pages_once(pages)) if choice.message.text else []
+        note_left_out(
+            ask, [*found.left_out, *choice.message.untranslated(), *names_of_uncited(annotated, pages, cited)]
+        )
         usage = None if found.usage is None else found.usage.usage(normalize_tier(found.service_tier))
-        content = _content_blocks(choice.message, cut=choice.finish_reason in _CUT_OFF)
-        called = bool(choice.message.tool_calls)
+        content = _content_blocks(choice.message, cited, cut=choice.finish_reason in _CUT_OFF)
+        called = bool(choice.message.known_calls)
         reason, sequence = stop_reason(choice.finish_reason, choice.stop_reason, calls=called)
         counted = usage or Usage(input=-(-ask.size // 4), output=-(-len(_encode(content)) // 4))
         message = {
@@ -97,19 +113,31 @@ class MessagesByChat(ViaChat):
         return MessagesChatRelay(ask.model, ask.size, ask.left_out)
 
 
-def _content_blocks(message: AnswerMessage, *, cut: bool) -> list[dict[str, Any]]:
-    """The content blocks of a chat message. A tool call in which the answer was `cut` off has no complete arguments, so
-    it is left out; the stop reason tells. Raises `Malformed`."""
+def _content_blocks(message: AnswerMessage, cited: Sequence[UrlCitation] = (), *, cut: bool) -> list[dict[str, Any]]:
+    """The content blocks of a chat message; `cited`: the web pages that its text cites. A tool call in which the answer
+    was `cut` off has no complete arguments, so it is left out; the stop reason tells. Raises `Malformed`."""
     content: list[dict[str, Any]] = [{"type": "text", "text": text} for text in (message.text, message.refusal) if text]
-    if message.text and (citations := url_citations(message.annotations)):
-        content[0]["citations"] = [message_citation(citation) for citation in citations]
-    calls = message.tool_calls or ()
+    if message.text and cited:
+        content[0]["citations"] = [message_citation(citation) for citation in cited]
+    calls = message.known_calls
     for number, call in enumerate(calls, 1):
+        is_cut = cut and number == len(calls)
         try:
-            arguments = _arguments(call.function.arguments or "{}")
+            name, given = _name_and_input(call, cut=is_cut)
         except DECODE_ERRORS as error:
-            if cut and number == len(calls):
+            if is_cut:
                 break
             raise Malformed("the upstream called a tool with arguments that are no JSON object") from error
-        content.append({"type": "tool_use", "id": call.call_id, "name": call.function.name, "input": arguments})
+        if given is not None:
+            content.append({"type": "tool_use", "id": call.call_id, "name": name, "input": given})
     return content
+
+
+def _name_and_input(call: ToolCall, *, cut: bool) -> tuple[str, dict[str, Any] | None]:
+    """The name and the input of a call; None: the text of a custom tool in which the answer was `cut` off, of which
+    nothing tells whether it is complete. Raises `DECODE_ERRORS` for arguments that are no object."""
+    if call.function is not None:
+        return call.function.name, _arguments(call.arguments or "{}")
+    if call.custom is None:
+        raise AssertionError("not a known call")
+    return call.custom.name, None if cut else {CUSTOM_INPUT: call.custom.input}

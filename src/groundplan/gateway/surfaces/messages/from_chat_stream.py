@@ -9,7 +9,7 @@ import msgspec
 
 from groundplan.economics.prices.provider_usage import normalize_tier
 from groundplan.gateway.http.sse import append_field, format_named_event
-from groundplan.gateway.surfaces.chat.annotations import UrlCitation
+from groundplan.gateway.surfaces.chat.annotations import UrlCitation, pages_once
 from groundplan.gateway.surfaces.chat.answer_types import ChoiceDelta, Chunk, ToolCallDelta
 from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.messages.native import error_event
@@ -24,6 +24,8 @@ _REASONS = {
     "function_call": "tool_use",
     "content_filter": "refusal",
 }
+CUSTOM_INPUT = "input"
+"""The field in which a tool_use has the text of a custom tool's input."""
 _TIERS = {"default": "standard", "priority": "priority"}
 _PING = format_named_event("ping", b'{"type":"ping"}')
 _encode = msgspec.json.Encoder().encode
@@ -31,9 +33,12 @@ _encode = msgspec.json.Encoder().encode
 
 def stop_reason(finish: str | None, stop: object, *, calls: bool) -> tuple[str, str | None]:
     """(stop_reason, stop_sequence) for a choice's finish_reason. Some upstreams put the stop sequence into
-    `stop_reason`; others do not tell a sequence from the end of a turn. `calls`: the choice called a tool, which OpenAI
-    reports as `stop` where the request names the tool, and some servers always do."""
+    `stop_reason`; others do not tell a sequence from the end of a turn. `calls`: the message calls a tool, which OpenAI
+    reports as `stop` where the request names the tool, and some servers always do. Where it calls none, as where its
+    call is left out, there is no tool that a client could run."""
     reason = _REASONS.get(finish or "stop", "end_turn")
+    if reason == "tool_use" and not calls:
+        reason = "end_turn"
     if reason == "end_turn" and calls:
         return "tool_use", None
     if reason == "end_turn" and isinstance(stop, str) and stop:
@@ -65,7 +70,7 @@ def message_usage(usage: Usage, tier: str) -> dict[str, Any]:
 class MessagesChatRelay(ViaChatStream):
     """State of one stream. `model` is used where the upstream names none."""
 
-    __slots__ = ("_block_index", "_calls", "_model", "_open_kind", "_reason", "_stop")
+    __slots__ = ("_block_index", "_calls", "_model", "_open_kind", "_reason", "_stop", "_wraps_input")
 
     def __init__(self, model: str, size: int, left_out: set[str] | None = None) -> None:
         super().__init__(size, left_out)
@@ -76,6 +81,8 @@ class MessagesChatRelay(ViaChatStream):
         """Index of the open block."""
         self._calls: list[int] = []
         """Indexes of the tool calls so far; the last one is open if a tool_use block is."""
+        self._wraps_input = False
+        """Whether the open tool_use block is a custom tool's, whose input is a text: Messages has objects only."""
         self._reason: str | None = None
         self._stop: str | None = None
 
@@ -108,15 +115,20 @@ class MessagesChatRelay(ViaChatStream):
             for citation in citations
         ]
 
+    def _place_pages(self, pages: list[UrlCitation]) -> list[UrlCitation]:
+        return pages_once(pages) if self._open_kind == "text" else []
+
     def _call_events(self, call: ToolCallDelta) -> list[bytes]:
-        arguments = call.function.arguments or ""
         out: list[bytes] = []
+        arguments = call.text if call.custom is None else _encode(call.text)[1:-1].decode()
         if call.index not in self._calls:
-            if not call.id or not call.function.name:
+            if not call.id or not call.name:
                 raise Malformed("the upstream's stream has a tool call without a name")
             self._calls.append(call.index)
-            block = {"type": "tool_use", "id": call.id, "name": call.function.name, "input": {}}
+            block = {"type": "tool_use", "id": call.id, "name": call.name, "input": {}}
             out = self._open_block("tool_use", block)
+            if call.custom is not None:
+                self._wraps_input, arguments = True, f'{{"{CUSTOM_INPUT}":"{arguments}'
         elif self._open_kind != "tool_use" or self._calls[-1] != call.index:
             raise Malformed("the upstream's stream goes back to an earlier tool call")
         if arguments:
@@ -136,9 +148,13 @@ class MessagesChatRelay(ViaChatStream):
     def _close_block(self) -> list[bytes]:
         if not self._open_kind:
             return []
+        out: list[bytes] = []
+        if self._wraps_input:
+            self._wraps_input = False
+            out.append(self._block_delta({"type": "input_json_delta", "partial_json": '"}'}))
         self._open_kind = ""
         stop = {"type": "content_block_stop", "index": self._block_index}
-        return [format_named_event("content_block_stop", _encode(stop))]
+        return [*out, format_named_event("content_block_stop", _encode(stop))]
 
     def _block_delta(self, delta: dict[str, Any]) -> bytes:
         data = _encode({"type": "content_block_delta", "index": self._block_index, "delta": delta})

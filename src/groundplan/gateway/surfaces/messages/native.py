@@ -14,7 +14,7 @@ from groundplan.core.errors import Invalid
 from groundplan.economics.prices.provider_usage import MessagesUsage
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.splicing import replace_fields
-from groundplan.gateway.http.sse import append_field, format_named_event
+from groundplan.gateway.http.sse import MAX_EVENT, append_field, format_named_event
 from groundplan.gateway.surfaces import thought_signatures
 from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer
 from groundplan.gateway.surfaces.messages.errors import error_json
@@ -24,6 +24,8 @@ from groundplan.gateway.surfaces.upstream_json import STREAM, decode_upstream, r
 from groundplan.gateway.upstream.translation import call_ids
 from groundplan.ledger.model import Usage
 
+_PENDING_TYPES = frozenset({"message_start", "ping"})
+"""Types of events that are sent as soon as a request is accepted, and while it waits for a model."""
 _encode = msgspec.json.Encoder().encode
 _blocks = msgspec.json.Decoder(list[msgspec.Raw]).decode
 
@@ -90,9 +92,11 @@ def error_event(reason: str, call_id: str) -> bytes:
 class MessagesRelay:
     """Passes a stream of Anthropic's events on to the client: holds the last one back, and merges usage reports."""
 
-    __slots__ = ("_held", "_reported", "_stopped", "done", "output_bytes", "usage")
+    __slots__ = ("_early_events", "_held", "_reported", "_stopped", "done", "output_bytes", "usage")
 
     def __init__(self) -> None:
+        self._early_events: bytes | None = b""
+        """Events before the answer begins, held back; None: the answer has begun."""
         self._held: bytes | None = None
         self._reported: MessagesUsage | None = None
         self._stopped = False
@@ -106,7 +110,7 @@ class MessagesRelay:
         if not found.type.isidentifier():
             raise Malformed("the upstream's stream has an event without a name")
         if found.type == "error":
-            raise stream_error()
+            raise stream_error(b"" if self._early_events is None else data)
         if found.type == "message_stop":
             self._held, self.done = data, True
             return b""
@@ -118,7 +122,16 @@ class MessagesRelay:
             self.output_bytes += found.delta.size()
         elif found.content_block is not None:
             self.output_bytes += found.content_block.size()
-        return format_named_event(found.type, data)
+        event_bytes = format_named_event(found.type, data)
+        return event_bytes if self._early_events is None else self._hold_early(found.type, event_bytes)
+
+    def _hold_early(self, kind: str, event_bytes: bytes) -> bytes:
+        early = self._early_events or b""
+        if kind in _PENDING_TYPES and len(early) < MAX_EVENT:
+            self._early_events = early + event_bytes
+            return b""
+        self._early_events = None
+        return early + event_bytes
 
     def _end(self, found: _Event) -> None:
         if found.usage is not None:
@@ -132,8 +145,8 @@ class MessagesRelay:
         return self._stopped
 
     def closing_events(self, facts: bytes) -> bytes:
-        """The final event with the facts; built here where the upstream sent none."""
-        return format_named_event(
+        """Events still held back, and the final event with the facts; built here where the upstream sent none."""
+        return (self._early_events or b"") + format_named_event(
             "message_stop", append_field(self._held or b'{"type":"message_stop"}', b"groundplan", facts)
         )
 

@@ -45,11 +45,11 @@ class Connection:
 
 
 class _ConnectionRefused(Exception):
-    """The deployment does not accept the conversation; `retry_delay`: seconds of its retry-after."""
+    """The deployment does not accept the conversation; `retry_after`: seconds until it may, where that is known."""
 
-    def __init__(self, reason: str, retry_delay: float | None = None) -> None:
+    def __init__(self, reason: str, retry_after: float | None = None) -> None:
         super().__init__(reason)
-        self.retry_delay = retry_delay
+        self.retry_after = retry_after
 
 
 async def connect(gateway: Gateway, exchange: Exchange, trace: Trace | None) -> Connection:
@@ -69,13 +69,10 @@ async def connect(gateway: Gateway, exchange: Exchange, trace: Trace | None) -> 
         try:
             connected = await _connect_to(gateway, exchange, deployment, trace)
         except (_ConnectionRefused, UpstreamFailure, OSError, TimeoutError, WebSocketException) as error:
-            cause, retry_delay = (
-                (str(error), error.retry_delay)
-                if isinstance(error, _ConnectionRefused)
-                else (type(error).__name__, None)
-            )
+            cause = str(error) if isinstance(error, _ConnectionRefused) else type(error).__name__
             reason = f"{deployment.name} did not take the connection ({cause})"
-            health.record_failure(deployment.name, gateway.loop.time(), retry_delay)
+            delay = error.retry_after if isinstance(error, (_ConnectionRefused, UpstreamFailure)) else None
+            health.record_failure(deployment.name, gateway.loop.time(), delay)
             failed = True
         finally:
             if connected is None:
@@ -86,10 +83,13 @@ async def connect(gateway: Gateway, exchange: Exchange, trace: Trace | None) -> 
             health.record_success(deployment.name, began)
             link, first_event = connected
             return Connection(link, deployment, load, first_event)
-    limits.raise_if_limited(gateway, exchange, 1.0 if failed else None)
+    now = gateway.loop.time()
+    rest_seconds = [health.retry_after_left(each.name, now, is_last_resort=True) for each in exchange.deployments]
+    seconds = max(1.0, min(rest_seconds, default=0.0))
+    limits.raise_if_limited(gateway, exchange, seconds if failed else None)
     hint = "Try again; `groundplan status` names deployments that fail."
     message = f"no deployment could be reached: {reason}"
-    raise Unavailable(message, code="upstream_failed", hint=hint, retry_after=1.0)
+    raise Unavailable(message, code="upstream_failed", hint=hint, retry_after=seconds)
 
 
 def count_failure(gateway: Gateway, exchange: Exchange, used_key: str, status: int = 0) -> None:
@@ -101,8 +101,10 @@ def count_failure(gateway: Gateway, exchange: Exchange, used_key: str, status: i
     now = gateway.loop.time()
     index = next((number for number, key in enumerate(deployment.keys) if key.key == used_key), None)
     keys = gateway.targets.key_pool(deployment) if index is not None and status in KEY_STATUSES else None
-    if keys is None or index is None or not keys.record_refusal(index, status, now, None):
+    if keys is None or index is None:
         gateway.health.record_failure(deployment.name, now, None)
+    elif not keys.record_refusal(index, status, now, None):
+        gateway.health.record_failure(deployment.name, now, keys.rest_seconds(now))
 
 
 async def _connect_to(
@@ -129,9 +131,11 @@ async def _connect_to(
             if not status:
                 return link, first_event
             link.socket.transport.abort()
-        keys = gateway.targets.key_pool(deployment) if deployment.keys and status in KEY_STATUSES else None
-        if keys is None or not keys.record_refusal(target.key_index, status, gateway.loop.time(), retry_delay):
+        if not deployment.keys or status not in KEY_STATUSES:
             raise _ConnectionRefused(str(status), retry_delay)
+        keys, now = gateway.targets.key_pool(deployment), gateway.loop.time()
+        if not keys.record_refusal(target.key_index, status, now, retry_delay):
+            raise _ConnectionRefused(str(status), keys.rest_seconds(now))
     return None
 
 

@@ -134,12 +134,19 @@ def _query(target: bytes) -> dict[str, list[str]]:
 
 def move_key_to_header(headers: dict[bytes, bytes]) -> None:
     """Set `Authorization` from a key among the subprotocols, where OpenAI's client puts it if its WebSockets take no
-    headers."""
-    if any(name in headers for name in KEY_HEADERS):
-        return
-    for offered in headers.get(b"sec-websocket-protocol", b"").split(b","):
-        if offered.strip().startswith(_KEY_PROTOCOL):
-            headers[b"authorization"] = b"Bearer " + offered.strip().removeprefix(_KEY_PROTOCOL)
+    headers. A header with a key counts before it. Raises `Invalid` for two keys: a proxy may have checked the other
+    one."""
+    offered = [each.strip() for each in headers.get(b"sec-websocket-protocol", b"").split(b",")]
+    keys = [each.removeprefix(_KEY_PROTOCOL) for each in offered if each.startswith(_KEY_PROTOCOL)]
+    if len(keys) > 1:
+        raise Invalid(
+            "sec-websocket-protocol has two keys",
+            code="duplicate_header",
+            hint=f"Offer {_KEY_PROTOCOL.decode()}KEY once.",
+            details={"field": "sec-websocket-protocol"},
+        )
+    if keys and not any(name in headers for name in KEY_HEADERS):
+        headers[b"authorization"] = b"Bearer " + keys[0]
 
 
 def beta_header(headers: dict[bytes, bytes]) -> dict[str, str]:

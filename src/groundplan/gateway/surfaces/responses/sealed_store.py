@@ -1,4 +1,5 @@
-"""Stored responses: sealed in PostgreSQL, found by the key that made them. Which are stored is decided in `storing`."""
+"""Stored responses: sealed in PostgreSQL, found by the key that made them, acting for the same person. Which are stored
+is decided in `storing`."""
 
 from __future__ import annotations
 
@@ -14,6 +15,7 @@ from groundplan.core.home import Home
 from groundplan.gateway.journal.thread_connections import ThreadConnections
 from groundplan.ledger import response_store
 from groundplan.ledger.response_store import Row
+from groundplan.ledger.stored_owner import Owner
 
 if TYPE_CHECKING:
     from groundplan.gateway.policy.snapshot import KeyEntry
@@ -53,12 +55,12 @@ class SealedResponses:
 
         return await self._database.run(query)
 
-    async def find(self, id: str, key: KeyEntry) -> StoredResponse | None:
-        """A response of this key; None where there is none, or the person whose key sealed it was erased. Raises
+    async def find(self, id: str, owner: Owner) -> StoredResponse | None:
+        """A response of this owner; None where there is none, or the person whose key sealed it was erased. Raises
         `Unavailable`."""
 
         def query(conn: Any) -> StoredResponse | None:
-            row = response_store.find(conn, id, owner_of(key), key.workload)
+            row = response_store.find(conn, id, owner)
             text = None if row is None else SubjectKeys.of(self._home).unseal(conn, row.sealed)
             if row is None or text is None:
                 return None
@@ -67,9 +69,9 @@ class SealedResponses:
 
         return await self._database.run(query)
 
-    async def delete(self, id: str, key: KeyEntry) -> bool:
-        """Delete a response of this key; whether there was one. Raises `Unavailable`."""
-        return await self._database.run(lambda conn: response_store.delete(conn, id, owner_of(key), key.workload))
+    async def delete(self, id: str, owner: Owner) -> bool:
+        """Delete a response of this owner; whether there was one. Raises `Unavailable`."""
+        return await self._database.run(lambda conn: response_store.delete(conn, id, owner))
 
 
 def _database_unavailable() -> Unavailable:
@@ -81,6 +83,6 @@ def _database_unavailable() -> Unavailable:
     )
 
 
-def owner_of(key: KeyEntry) -> UUID:
-    """The owner of what a key stores: the first key in its line of rotations."""
-    return UUID(key.family or key.id)
+def owner_of(key: KeyEntry, person: str) -> Owner:
+    """The owner of what a key stores that acts for `person` (empty: for nobody)."""
+    return Owner(UUID(key.family or key.id), key.workload, person)

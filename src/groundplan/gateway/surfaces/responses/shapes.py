@@ -12,7 +12,7 @@ import msgspec
 from groundplan.core.ids import new_id
 from groundplan.gateway.http.sse import format_named_event
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
-from groundplan.gateway.surfaces.chat.annotations import UrlCitation, response_annotation, url_citations
+from groundplan.gateway.surfaces.chat.annotations import UrlCitation, response_annotation
 from groundplan.gateway.surfaces.chat.answer_types import AnswerMessage
 from groundplan.ledger.model import Usage
 
@@ -27,6 +27,8 @@ NO_ARGUMENTS = "{}"
 _TOOL_DEFAULTS = {"description": None, "parameters": {"type": "object", "properties": {}}, "strict": False}
 """Fields of a function with the defaults that chat has. PHP's client fails on null in place of the last two."""
 _TIERS = frozenset({"default", "flex", "scale", "priority"})
+_ECHOED = ("max_tool_calls", "prompt_cache_key", "prompt_cache_retention", "safety_identifier", "top_logprobs")
+"""Settings of a request that its response repeats where they were given."""
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
 
 
@@ -92,7 +94,7 @@ def new_response(request: dict[str, Any], name: str, model: str) -> dict[str, An
         "output": [],
         "parallel_tool_calls": given.get("parallel_tool_calls", True),
         "previous_response_id": given.get("previous_response_id"),
-        "reasoning": {"effort": given.get("reasoning", {}).get("effort"), "summary": None},
+        "reasoning": {name: given.get("reasoning", {}).get(name) for name in ("effort", "summary")},
         "service_tier": "default",
         "temperature": given.get("temperature", 1.0),
         "text": {**given.get("text", {}), "format": given.get("text", {}).get("format") or {"type": "text"}},
@@ -102,6 +104,7 @@ def new_response(request: dict[str, Any], name: str, model: str) -> dict[str, An
         "truncation": "disabled",
         "usage": None,
         "user": given.get("user"),
+        **{name: given[name] for name in _ECHOED if name in given},
     }
 
 
@@ -166,6 +169,15 @@ def function_call_item(
     return {**made, "namespace": group} if group else made
 
 
+def custom_tool_call_item(
+    name: str, call_id: str, tool: str, text: str, groups: Namespaces = NO_NAMESPACES
+) -> dict[str, Any]:
+    """A custom tool's call item, with its input as `text`; it has no status. `groups`: as in `function_call_item`."""
+    group, tool = groups.get(tool, ("", tool))
+    made = {"id": name, "type": "custom_tool_call", "call_id": call_id, "name": tool, "input": text}
+    return {**made, "namespace": group} if group else made
+
+
 def status_of(finish: str, arguments: str = "") -> str:
     """The status of the last item of an answer, by its `finish` reason. A function call that was cut off is known by
     its arguments: half of a JSON object is no call."""
@@ -179,16 +191,23 @@ def _is_object(text: str) -> bool:
         return False
 
 
-def output_items(message: AnswerMessage, finish: str, groups: Namespaces = NO_NAMESPACES) -> list[dict[str, Any]]:
-    """The output items of a whole answer with this `finish` reason."""
-    content = [text_part(text, url_citations(message.annotations))] if (text := message.text) else []
+def output_items(
+    message: AnswerMessage, finish: str, groups: Namespaces = NO_NAMESPACES, cited: Iterable[UrlCitation] = ()
+) -> list[dict[str, Any]]:
+    """The output items of a whole answer with this `finish` reason; `cited`: the web pages that its text cites."""
+    content = [text_part(text, cited)] if (text := message.text) else []
     if message.refusal:
         content.append(refusal_part(message.refusal))
-    calls = message.tool_calls or ()
+    calls = message.known_calls
     status = "completed" if calls else status_of(finish)
     items = [message_item(new_object_id("msg"), status, content)] if content or not calls else []
     for number, each in enumerate(calls, 1):
-        arguments = each.function.arguments or NO_ARGUMENTS
+        if each.function is None:
+            if each.custom is not None:
+                called = each.call_id, each.custom.name, each.custom.input
+                items.append(custom_tool_call_item(new_object_id("ctc"), *called, groups))
+            continue
+        arguments = each.arguments or NO_ARGUMENTS
         status = status_of(finish, arguments) if number == len(calls) else "completed"
         items.append(
             function_call_item(new_object_id("fc"), status, each.call_id, each.function.name, arguments, groups)

@@ -1,7 +1,8 @@
 """The API of stored responses: `GET` and `DELETE /v1/responses/{id}`, its `input_items`, and `cancel`; also of
 responses that are made in the background, as a stream if requested.
 
-Only the key that made a response, and its successors, can see it; for any other key it does not exist.
+Only the key that made a response, and its successors, can see it, acting for the same person; for anybody else it does
+not exist.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from typing import Any
 from groundplan.core.errors import Conflict, Invalid, NotFound
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.http.server import Request
-from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.surfaces import stored_api, unsupported_paths
 from groundplan.gateway.surfaces.responses.sealed_store import SealedResponses, StoredResponse
 from groundplan.gateway.surfaces.stored_api import EventStream, Query
+from groundplan.ledger.stored_owner import Owner
 
 PREFIX = b"/v1/responses/"
 _METHODS: dict[str | None, Sequence[bytes]] = {
@@ -30,12 +31,12 @@ def not_found(id: str) -> NotFound:
     return NotFound(
         f"there is no stored response '{id[:80]}'",
         code="response_not_found",
-        hint="It may be another key's, deleted, past its time, or never stored (its answer says store: false), as "
-        "where the workload keeps no content. Send the earlier items in input.",
+        hint="It may be another key's or another person's, deleted, past its time, or never stored (its answer says "
+        "store: false), as where the workload keeps no content. Send the earlier items in input.",
     )
 
 
-async def answer(gateway: Gateway, path: bytes, request: Request, key: KeyEntry) -> dict[str, Any] | EventStream:
+async def answer(gateway: Gateway, path: bytes, request: Request, owner: Owner) -> dict[str, Any] | EventStream:
     """Answer one request: a `stored_api.Answer`."""
     if (refused := unsupported_paths.refusal(path)) is not None:
         raise refused
@@ -45,37 +46,37 @@ async def answer(gateway: Gateway, path: bytes, request: Request, key: KeyEntry)
     id, part = found[1], found[2]
     stored_api.check_method(request, _METHODS[part])
     if request.method == b"DELETE":
-        made = gateway.background_responses is not None and await gateway.background_responses.delete(id, key)
-        if not await sealed.delete(id, key) and not made:
+        made = gateway.background_responses is not None and await gateway.background_responses.delete(id, owner)
+        if not await sealed.delete(id, owner) and not made:
             raise not_found(id)
         return {"id": id, "object": "response", "deleted": True}
     if part == "cancel":
-        return await _cancel(gateway, id, key)
-    stored = await _find(gateway, id, key)
+        return await _cancel(gateway, id, owner)
+    stored = await _find(gateway, id, owner)
     query = stored_api.query_of(request)
     _check_include(stored, query)
     if part is None and _is_streamed(query):
-        return await _stream(gateway, id, key, query)
+        return await _stream(gateway, id, owner, query)
     return stored.response if part is None else stored_api.page_of(query, stored.input, "desc")
 
 
-async def _find(gateway: Gateway, id: str, key: KeyEntry) -> StoredResponse:
+async def _find(gateway: Gateway, id: str, owner: Owner) -> StoredResponse:
     """A response that is stored, or is being made. Raises `NotFound`, `Unavailable`."""
-    stored = None if gateway.stored_responses is None else await gateway.stored_responses.find(id, key)
+    stored = None if gateway.stored_responses is None else await gateway.stored_responses.find(id, owner)
     if stored is None and gateway.background_responses is not None:
-        stored = await gateway.background_responses.find(id, key)
+        stored = await gateway.background_responses.find(id, owner)
         if stored is not None and stored.response["status"] in _STORED and gateway.stored_responses is not None:
-            stored = await gateway.stored_responses.find(id, key)  # it was finished just now
+            stored = await gateway.stored_responses.find(id, owner)  # it was finished just now
     if stored is None:
         raise not_found(id)
     return stored
 
 
-async def _cancel(gateway: Gateway, id: str, key: KeyEntry) -> dict[str, Any]:
+async def _cancel(gateway: Gateway, id: str, owner: Owner) -> dict[str, Any]:
     """Cancel a response in the background; a finished one stays as it is. Raises `Conflict`, `NotFound`."""
     if gateway.background_responses is not None:
-        await gateway.background_responses.cancel(id, key)
-    stored = await _find(gateway, id, key)
+        await gateway.background_responses.cancel(id, owner)
+    stored = await _find(gateway, id, owner)
     if not stored.response.get("background"):
         raise Conflict(
             "this response is finished already",
@@ -89,15 +90,14 @@ def _is_streamed(query: Query) -> bool:
     return query.get("stream", ["false"])[0] != "false" or "starting_after" in query
 
 
-async def _stream(gateway: Gateway, id: str, key: KeyEntry, query: Query) -> EventStream:
+async def _stream(gateway: Gateway, id: str, owner: Owner, query: Query) -> EventStream:
     """The events of a response in the background, behind `starting_after`. Raises `Invalid`, `Unavailable`."""
     text = stored_api.last_value(query, "starting_after") or "-1"
     if len(text) > 9 or not text.removeprefix("-").isdecimal() or not text.isascii():
         hint = "Send the sequence_number of the last event that you have."
         raise Invalid("starting_after is no number of an event", code="starting_after", hint=hint)
-    found = (
-        None if gateway.background_responses is None else await gateway.background_responses.events(id, key, int(text))
-    )
+    background = gateway.background_responses
+    found = None if background is None else await background.events(id, owner, int(text))
     if found is None:
         hint = "Leave stream and starting_after out: only what was made in the background has its events kept."
         raise Invalid("this stored response is not streamed", code="field_unsupported", hint=hint)
@@ -142,10 +142,10 @@ _INCLUDE_CHECKS: dict[str, Callable[[list[dict[str, Any]]], bool]] = {
 """Values of `include`, each with a check whether a stored output has it."""
 
 
-async def find_earlier(gateway: Gateway, id: str, key: KeyEntry) -> StoredResponse:
+async def find_earlier(gateway: Gateway, id: str, owner: Owner) -> StoredResponse:
     """A stored response to continue. Raises `NotFound`, `Unavailable`."""
     sealed: SealedResponses | None = gateway.stored_responses
-    stored = None if sealed is None or "\0" in id else await sealed.find(id, key)  # nothing that is stored has U+0000
+    stored = None if sealed is None or "\0" in id else await sealed.find(id, owner)  # nothing that is stored has U+0000
     if stored is None:
         raise not_found(id)
     return stored

@@ -50,7 +50,7 @@ async def prepend_earlier_items(gateway: Gateway, exchange: Exchange) -> None:
         or (previous_id := request_state(ask).previous_id) is None
     ):
         return
-    stored = await responses_api.find_earlier(gateway, previous_id, key)
+    stored = await responses_api.find_earlier(gateway, previous_id, owner_of(key, exchange.person))
     fields: dict[str, Any] = {name: raw for name, raw in ask.fields.items() if name != "previous_response_id"}
     own = input_items(input_of(ask))
     items = without_ids(stored.items)
@@ -106,7 +106,8 @@ async def _store(gateway: Gateway, exchange: Exchange, given: object, answer: by
         return False  # it has a number that is out of range
     stored = stored_response(given, response)
     until = gateway.clock.now() + timedelta(seconds=workload.keep.seconds)
-    row = Row(str(response["id"]), workload.name, owner_of(key), deployment.name, until, "")
+    owner = owner_of(key, exchange.person).key
+    row = Row(str(response["id"]), workload.name, owner, deployment.name, until, "")
     try:
         return await sealed.put(row, UUID(exchange.person or key.id), stored)
     except GroundplanError:

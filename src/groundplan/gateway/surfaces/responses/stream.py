@@ -12,7 +12,7 @@ import msgspec
 from groundplan.economics.prices.provider_usage import ResponsesUsage, normalize_tier
 from groundplan.gateway.http.errors import message_with_hint
 from groundplan.gateway.http.sse import DONE, MAX_EVENT, append_field, format_named_event
-from groundplan.gateway.surfaces.chat.annotations import UrlCitation, response_annotation
+from groundplan.gateway.surfaces.chat.annotations import UrlCitation, marked_pages, response_annotation
 from groundplan.gateway.surfaces.chat.answer_types import ChoiceDelta, Chunk, ToolCallDelta
 from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.openai_relay import stream_error
@@ -268,6 +268,9 @@ class ResponsesChatRelay(ViaChatStream):
             self._citations.append(citation)
         return out
 
+    def _place_pages(self, pages: list[UrlCitation]) -> list[UrlCitation]:
+        return marked_pages(self._text.getvalue(), pages) if self._kind == TEXT else []
+
     def _location(self) -> dict[str, Any]:
         return {"item_id": self._open_id, "output_index": len(self._items), "content_index": 0}
 
@@ -276,22 +279,31 @@ class ResponsesChatRelay(ViaChatStream):
         return shape.text_part(text, self._citations) if self._kind == TEXT else shape.refusal_part(text)
 
     def _call_events(self, call: ToolCallDelta) -> list[bytes]:
-        arguments = call.function.arguments or ""
         out: list[bytes] = []
         if self._kind != "call" or call.index != self._index:
-            if not call.id or not call.function.name:
+            if not call.id or not call.name:
                 raise Malformed("the upstream's stream has a tool call without a name, or goes back to an earlier one")
             out = self._close_item()
-            self._kind, self._open_id = "call", shape.new_object_id("fc")
+            self._kind, self._open_id = "call", shape.new_object_id("fc" if call.custom is None else "ctc")
             self._open_call, self._index = call, call.index
             self._text = StringIO()
             item = self._open_item("in_progress")
             out.append(self._event("response.output_item.added", output_index=len(self._items), item=item))
-        if arguments:
-            self._text.write(arguments)
+        if text := call.text:
+            self._text.write(text)
             where = {"item_id": self._open_id, "output_index": len(self._items)}
-            out.append(self._event("response.function_call_arguments.delta", **where, delta=arguments))
+            out.append(self._event(f"{self._call_event}.delta", **where, delta=text))
         return out
+
+    @property
+    def _has_custom_call(self) -> bool:
+        """Whether the open item is the call of a custom tool."""
+        return self._open_call is not None and self._open_call.custom is not None
+
+    @property
+    def _call_event(self) -> str:
+        """How the types of the events of the open call begin."""
+        return f"response.{'custom_tool_call_input' if self._has_custom_call else 'function_call_arguments'}"
 
     def _note_finish(self, choice: ChoiceDelta) -> None:
         self._finish = choice.finish_reason or ""
@@ -301,7 +313,9 @@ class ResponsesChatRelay(ViaChatStream):
         if self._kind != "call" or self._open_call is None:
             return shape.message_item(self._open_id, status, [self._open_part()])
         text_so_far = self._text.getvalue()
-        called = self._open_call.id or "", self._open_call.function.name or ""
+        called = self._open_call.id or "", self._open_call.name
+        if self._has_custom_call:
+            return shape.custom_tool_call_item(self._open_id, *called, text_so_far, self._groups)
         return shape.function_call_item(self._open_id, status, *called, text_so_far, self._groups)
 
     def _close_item(self) -> list[bytes]:
@@ -309,10 +323,11 @@ class ResponsesChatRelay(ViaChatStream):
             return []
         out: list[bytes] = []
         if self._kind == "call":
-            text_so_far = self._text.getvalue() or shape.NO_ARGUMENTS
+            name, default = ("input", "") if self._has_custom_call else ("arguments", shape.NO_ARGUMENTS)
+            text_so_far = self._text.getvalue() or default
             self._text = StringIO(text_so_far)
             where = {"item_id": self._open_id, "output_index": len(self._items)}
-            out.append(self._event("response.function_call_arguments.done", **where, arguments=text_so_far))
+            out.append(self._event(f"{self._call_event}.done", **where, **{name: text_so_far}))
         else:
             text_so_far = self._text.getvalue()
             text: dict[str, Any] = {"refusal": text_so_far}

@@ -26,6 +26,7 @@ from groundplan.gateway.surfaces.body import (
     refuse_fields,
     unreadable_body,
 )
+from groundplan.gateway.surfaces.chat.annotations import marked_pages, names_of_uncited, url_citations, with_pages
 from groundplan.gateway.surfaces.chat.answer_types import parse_completion
 from groundplan.gateway.surfaces.chat.surface import FILE, SERVICES, TIER_HINT
 from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer
@@ -123,10 +124,11 @@ def read(body: bytes, decoder: msgspec.json.Decoder[ResponseRequest] = _request_
     fields, request = read_fields(body, decoder)
     _check(fields, request)
     query, images, length, needs, named = "", 0, 0, set[str](), list[str]()
-    references = reasoning = False
+    references = reasoning = found_tools = False
     items = [] if isinstance(request.input, str) or request.input is None else request.input
     for item in items:
         item.check()
+        found_tools = found_tools or bool(item.tools)
         if item.only_named:
             references = True
         elif item.type == "reasoning":
@@ -165,6 +167,7 @@ def read(body: bytes, decoder: msgspec.json.Decoder[ResponseRequest] = _request_
         body=body,
         files=tuple(dict.fromkeys(named)),
         parsed=state,
+        offers_found_tools=found_tools,
         left_out=set(),
     )
 
@@ -265,11 +268,15 @@ class ResponsesByChat(ViaChat):
         """Translate a chat completion into a response. Raises `Malformed`."""
         found, state = parse_completion(data), request_state(ask)
         choice = found.choices[0]
-        note_left_out(ask, [*found.left_out, *choice.message.untranslated()])
+        annotated, pages = url_citations(choice.message.annotations), found.pages
+        cited = with_pages(annotated, marked_pages(text, pages)) if (text := choice.message.text) else []
+        note_left_out(
+            ask, [*found.left_out, *choice.message.untranslated(), *names_of_uncited(annotated, pages, cited)]
+        )
         usage = None if found.usage is None else found.usage.usage(normalize_tier(found.service_tier))
         response = shapes.new_response(state.translation().asked, state.response_id, found.model or ask.model)
         finish = choice.finish_reason or "stop"
-        items = shapes.output_items(choice.message, finish, state.translation().groups)
+        items = shapes.output_items(choice.message, finish, state.translation().groups, cited)
         counted = usage or Usage(input=-(-ask.size // 4), output=-(-len(_encode(items)) // 4))
         return UpstreamAnswer(_encode(shapes.finished_response(response, items, finish, counted)), usage)
 

@@ -16,6 +16,7 @@ API = "OpenAI's Responses API"
 _decode = msgspec.json.Decoder().decode
 _MESSAGE = frozenset({"type", "role", "content", "id", "status", "phase"})
 _CALL = frozenset({"type", "id", "call_id", "name", "namespace", "arguments", "status", "parsed_arguments"})
+_CUSTOM_CALL = frozenset({"type", "id", "call_id", "name", "namespace", "input", "status"})
 _OUTPUT = frozenset({"type", "id", "call_id", "output", "status", "name"})
 _EMPTY_VALUES: tuple[Any, ...] = (None, False, [], {}, {"type": "direct"})
 """Values of fields that say nothing. The last one says who calls a function: the model itself."""
@@ -119,7 +120,7 @@ class Translation:
             return
         for item in given:
             kind = item.get("type", "message")
-            if kind == "function_call_output":
+            if kind in ("function_call_output", "custom_tool_call_output"):
                 self._output(item)
             elif kind == "reasoning" or not has_own_content(item):
                 continue  # another model's reasoning, or only its id
@@ -129,6 +130,8 @@ class Translation:
                     self._message(item)
                 elif kind == "function_call":
                     self._call(item)
+                elif kind == "custom_tool_call":
+                    self._custom_call(item)
                 else:
                     raise cannot(f"input: an item of type {str(kind)[:40]}")
         self._add_shown_media()
@@ -175,10 +178,17 @@ class Translation:
 
     def _call(self, item: dict[str, Any]) -> None:
         check(item, _CALL, "input: function_call")
-        group = item.get("namespace")
-        name = namespaced_name(group, item["name"]) if group else item["name"]
-        function = {"name": name, "arguments": item["arguments"]}
-        call = thought_signatures.tool_call(item["call_id"], function)
+        function = {"name": _called_name(item), "arguments": item["arguments"]}
+        self._add_call(thought_signatures.tool_call(item["call_id"], function))
+
+    def _custom_call(self, item: dict[str, Any]) -> None:
+        """Translate a custom tool's call that an earlier chat answer had; the tools themselves are refused."""
+        check(item, _CUSTOM_CALL, "input: custom_tool_call")
+        custom = {"name": _called_name(item), "input": item["input"]}
+        self._add_call(thought_signatures.tool_call(item["call_id"], custom, kind="custom"))
+
+    def _add_call(self, call: dict[str, Any]) -> None:
+        """Add a call to the assistant's message, or as one of its own."""
         last = self.messages[-1] if self.messages else {}
         if last.get("role") == "assistant":
             last.setdefault("tool_calls", []).append(call)
@@ -186,7 +196,7 @@ class Translation:
             self.messages.append({"role": "assistant", "content": None, "tool_calls": [call]})
 
     def _output(self, item: dict[str, Any]) -> None:
-        check(item, _OUTPUT, "input: function_call_output")
+        check(item, _OUTPUT, f"input: {item['type']}")
         output = item["output"]
         if not isinstance(output, str):
             output = "\n".join(map(self._result_text, output))
@@ -287,6 +297,12 @@ class Translation:
     def put_top_logprobs(self, top: int) -> None:
         if top:
             raise cannot("top_logprobs")
+
+
+def _called_name(item: dict[str, Any]) -> str:
+    """The name in chat of the tool that an item calls. Raises `Invalid`."""
+    name: str = item["name"]
+    return namespaced_name(item["namespace"], name) if item.get("namespace") else name
 
 
 def _results_after_calls(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from contextvars import ContextVar
 from typing import Any
 
-from groundplan.gateway.upstream.translation.answers import USAGE_DETAILS
+from groundplan.gateway.upstream.translation.answers import CHOICE_FILTERS, PROMPT_FILTERS, USAGE_DETAILS
 
 _GEMINI_ENDS = frozenset(
     {
@@ -18,13 +18,16 @@ _GEMINI_ENDS = frozenset(
 )  # fmt: skip
 """Finish reasons of Gemini that OpenAI has a word for, and the one that says nothing."""
 _ANTHROPIC_TIERS: dict[Any, str] = {"standard": "default", "priority": "priority"}
+_ANTHROPIC_BLOCKS = frozenset({"text", "tool_use", "thinking"})
+"""Types of content blocks that chat has fields for."""
+_AZURE_EXTRAS = ("service_tier", "system_fingerprint", PROMPT_FILTERS)
 _BEDROCK_MALFORMED_ENDS = frozenset({"malformed_model_output", "malformed_tool_use"})
 
 
 def patch_azure(convert: Callable[..., Any]) -> Callable[..., Any]:
     """Wrap the library's conversion of Azure's answers, or of their chunks, to keep what it loses: cached and reasoning
     tokens in the usage, choices with an empty `delta`, with which OpenAI's models end a stream, refusals, the reasoning
-    of DeepSeek's models, the service tier and the fingerprint."""
+    of DeepSeek's models, the service tier, the fingerprint, and what the filters say of prompt and answer."""
 
     def whole(answer: Any, **kwargs: Any) -> Any:
         converted = convert(answer, **kwargs)
@@ -34,9 +37,9 @@ def patch_azure(convert: Callable[..., Any]) -> Callable[..., Any]:
             for name in ("refusal", "reasoning_content"):
                 if value := told.get(name):
                     setattr(message, name, value)
-        missing: dict[str, Any] = {
-            name: value for name in ("service_tier", "system_fingerprint") if (value := answer.get(name))
-        }
+            if filters := each.get(CHOICE_FILTERS):
+                setattr(choice, CHOICE_FILTERS, filters)
+        missing: dict[str, Any] = {name: value for name in _AZURE_EXTRAS if (value := answer.get(name))}
         if not converted.choices and (
             ends := [_end_choice(each) for each in answer.choices or () if each.finish_reason]
         ):
@@ -51,7 +54,8 @@ def patch_azure(convert: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def patch_anthropic(convert: Callable[..., Any]) -> Callable[..., Any]:
-    """The same for Anthropic: the tokens of reasoning, and the service tier in OpenAI's words."""
+    """The same for Anthropic: the tokens of reasoning, and the service tier in OpenAI's words. Blocks that chat has no
+    field for, such as reasoning that nobody may read, and citations are named as left out."""
 
     def whole(answer: Any, **kwargs: Any) -> Any:
         converted = convert(answer, **kwargs)
@@ -63,9 +67,22 @@ def patch_anthropic(convert: Callable[..., Any]) -> Callable[..., Any]:
         if converted.usage is not None and details is not None:
             counts = {"completion_tokens_details": {"reasoning_tokens": details.thinking_tokens}}
             missing["usage"] = {**converted.usage.model_dump(), **counts}
+        if left_out := _left_out_of_blocks(answer):
+            missing["left_out"] = left_out
         return type(converted).model_validate({**converted.model_dump(), **missing}) if missing else converted
 
     return whole
+
+
+def _left_out_of_blocks(answer: Any) -> list[str]:
+    """Names of what of a message of Anthropic's, or of an event of its stream, is left out."""
+    content, block = getattr(answer, "content", None), getattr(answer, "content_block", None)
+    blocks = content if isinstance(content, list) else [] if block is None else [block]
+    found = [f"answer.{each.type}" for each in blocks if each.type not in _ANTHROPIC_BLOCKS]
+    delta = getattr(answer, "delta", None)
+    if getattr(delta, "type", None) == "citations_delta" or any(getattr(each, "citations", None) for each in blocks):
+        found.append("answer.citations")
+    return found
 
 
 class IncompleteAnswer(Exception):
@@ -220,12 +237,15 @@ def patch_groq(convert: Callable[..., Any]) -> Callable[..., Any]:
     return whole
 
 
-_cited_pages: ContextVar[list[dict[str, Any]] | None] = ContextVar("cited_pages", default=None)
-"""The pages that the complete answer of Gemini's cites which is converted in this context."""
+_candidate: ContextVar[Any] = ContextVar("candidate", default=None)
+"""The candidate of the complete answer of Gemini's which is converted in this context."""
+_GEMINI_EXTRAS = ("grounding_metadata", "safety_ratings", "url_context_metadata")
+"""What of a candidate chat has no field for."""
 
 
 def _url_citations(candidate: Any) -> list[dict[str, Any]]:
-    """What an answer of Gemini's quotes, as OpenAI's `annotations`. The indexes are those that Google reports."""
+    """What an answer of Gemini's quotes, as OpenAI's `annotations`. Their places are in bytes, as Google counts them,
+    until `answers` has the whole text before them."""
     metadata = getattr(candidate, "citation_metadata", None)
     return [
         {
@@ -242,9 +262,23 @@ def _url_citations(candidate: Any) -> list[dict[str, Any]]:
     ]
 
 
+def _left_out_of(candidate: Any) -> list[str]:
+    """Names of what of a candidate of Gemini's is left out: also of quotations that have no address, or a licence or a
+    date."""
+    metadata = getattr(candidate, "citation_metadata", None)
+    cited = getattr(metadata, "citations", None) or ()
+    found = ["answer.citations"] if any(not each.uri or each.license or each.publication_date for each in cited) else []
+    for name in _GEMINI_EXTRAS:
+        value: Any = getattr(candidate, name, None)
+        if value.model_dump(exclude_none=True) if hasattr(value, "model_dump") else value:
+            found.append(f"answer.{name}")
+    return found
+
+
 def patch_gemini(convert: Callable[..., Any]) -> Callable[..., Any]:
     """The same for Gemini: an answer without text, for which the library has no choice, an id of its own for each,
-    where the library gives all the same one, and the pages that it quotes."""
+    where the library gives all the same one, and the pages that it quotes. What else it says of an answer is named as
+    left out."""
 
     def whole(found: Any, **kwargs: Any) -> Any:
         if isinstance(found, tuple):  # a complete answer; a chunk is not a tuple
@@ -254,11 +288,14 @@ def patch_gemini(convert: Callable[..., Any]) -> Callable[..., Any]:
                 message = {"role": "assistant", "content": ""}
                 answer["choices"] = [{"index": 0, "message": message, "finish_reason": "stop"}]
             converted = convert(found, **kwargs)
-            converted.choices[0].message.annotations = _cited_pages.get() or None
-            return converted
-        converted = convert(found, **kwargs)
-        if pages := _url_citations(found.candidates[0] if found.candidates else None):
-            converted.choices[0].delta.annotations = pages
+            candidate = _candidate.get()
+            converted.choices[0].message.annotations = _url_citations(candidate) or None
+        else:
+            converted, candidate = convert(found, **kwargs), found.candidates[0] if found.candidates else None
+            if pages := _url_citations(candidate):
+                converted.choices[0].delta.annotations = pages
+        if left_out := _left_out_of(candidate):
+            converted.left_out = left_out
         return converted
 
     return whole
@@ -266,14 +303,14 @@ def patch_gemini(convert: Callable[..., Any]) -> Callable[..., Any]:
 
 def check_gemini_end(send: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Any]]:
     """Wrap Gemini's complete answers to check that they were finished: the library reports a malformed tool call, and
-    every finish reason that it does not know, as a normal end. The pages that they quote, which the library drops, are
-    noted for `patch_gemini`. Raises `IncompleteAnswer`."""
+    every finish reason that it does not know, as a normal end. The candidate, of which the library drops the pages that
+    it quotes, is noted for `patch_gemini`. Raises `IncompleteAnswer`."""
 
     async def sent(*args: Any, **kwargs: Any) -> Any:
         answer = await send(*args, **kwargs)
-        _cited_pages.set(None)
+        _candidate.set(None)
         for candidate in (answer.candidates or ())[:1]:
-            _cited_pages.set(_url_citations(candidate))
+            _candidate.set(candidate)
             reason = getattr(candidate.finish_reason, "value", None)
             if reason is not None and reason not in _GEMINI_ENDS:
                 raise IncompleteAnswer(f"the answer ended with {reason}")
@@ -313,4 +350,5 @@ ANSWER_PATCHES = {
 
 def _end_choice(choice: Any) -> dict[str, Any]:
     reason = choice.finish_reason
-    return {"index": choice.index, "delta": {}, "finish_reason": getattr(reason, "value", reason)}
+    ended = {"index": choice.index, "delta": {}, "finish_reason": getattr(reason, "value", reason)}
+    return {**ended, CHOICE_FILTERS: filters} if (filters := choice.get(CHOICE_FILTERS)) else ended

@@ -21,6 +21,8 @@ USAGE_DETAILS = {
     ),
 }  # fmt: skip
 """Counts that OpenAI has names for, and the one of generated images, which have a price of their own."""
+CHOICE_FILTERS, PROMPT_FILTERS = "content_filter_results", "prompt_filter_results"
+"""What Azure's filters say: fields of a choice, and of an answer."""
 _LEFT_OUT = "left_out"
 """A field of our own, in which the gateway is told what of a provider's answer chat has no field for."""
 _NO_NAME = (None, "", "None")
@@ -33,10 +35,10 @@ def to_dict(value: Any) -> dict[str, Any]:
     return values
 
 
-def to_completion(answer: Any, model: str, *, single_call: bool = False) -> dict[str, Any]:
+def to_completion(answer: Any, model: str, *, single_call: bool = False, counts_bytes: bool = False) -> dict[str, Any]:
     """A complete answer in OpenAI's format. `model`: the requested one, used if the provider names none, as Bedrock,
     whose answers have no id either. `single_call`: keep only the first tool call, since later ones may depend on its
-    result."""
+    result. `counts_bytes`: the places of citations are in bytes of the text in UTF-8, as Google's."""
     converted = to_dict(answer)
     converted["id"] = converted.get("id") or f"chatcmpl-{new_id().hex}"
     converted["model"] = model if converted.get("model") in _NO_NAME else converted["model"]
@@ -48,6 +50,8 @@ def to_completion(answer: Any, model: str, *, single_call: bool = False) -> dict
         _rename_reasoning(message)
         message.setdefault("content", None)
         message.setdefault("refusal", None)
+        if counts_bytes:
+            _count_characters(message, (message["content"] or "").encode())
         if single_call and message.get("tool_calls"):
             del message["tool_calls"][1:]
         choice.setdefault("logprobs", None)
@@ -70,21 +74,26 @@ class ChunkConverter:
         "_base",
         "_call_count",
         "_call_ids",
+        "_end_filters",
         "_has_output",
         "_left_out",
         "_model",
         "_numbers",
+        "_prompt_filters",
         "_reason",
         "_role",
         "_single_call",
+        "_text",
         "_usage",
         "_with_arguments",
         "_without_arguments",
     )  # fmt: skip
 
-    def __init__(self, model: str, *, single_call: bool = False) -> None:
-        """`model`: the requested one. `single_call`: as in `to_completion`."""
+    def __init__(self, model: str, *, single_call: bool = False, counts_bytes: bool = False) -> None:
+        """`model`: the requested one. `single_call`, `counts_bytes`: as in `to_completion`."""
         self._model = model
+        self._text = bytearray() if counts_bytes else None
+        """The text so far, where citations count its bytes."""
         self._single_call = single_call
         self._base: dict[str, Any] = {}
         self._role: dict[str, Any] = {"role": "assistant"}
@@ -98,6 +107,10 @@ class ChunkConverter:
         self._call_count = 0
         self._has_output = False
         self._left_out = set[str]()
+        self._end_filters: dict[str, Any] = {}
+        """What the filters say with the end of the answer."""
+        self._prompt_filters: dict[str, Any] = {}
+        """What they say of the prompt; empty once it was sent."""
         self._reason: str | None = None
         self._usage: dict[str, Any] | None = None
 
@@ -112,6 +125,8 @@ class ChunkConverter:
             self._base["created"] = converted.get("created") or int(time.time())
         if tier := converted.get("service_tier"):
             self._base["service_tier"] = tier
+        if filters := converted.pop(PROMPT_FILTERS, None):
+            self._prompt_filters = {PROMPT_FILTERS: filters}
         choices, has_role = converted.get("choices") or [], False
         for choice in choices:
             self._reason = choice.get("finish_reason") or self._reason
@@ -119,14 +134,20 @@ class ChunkConverter:
             delta = choice["delta"]
             has_role |= delta.pop("role", None) is not None and bool(self._role)
             _rename_reasoning(delta)
+            if self._text is not None:
+                self._text += (delta.get("content") or "").encode()
+                _count_characters(delta, self._text)
             self._has_output = self._has_output or _has_output(delta)
             if "tool_calls" in delta:
                 self._number_calls(delta)
+            if not delta and (filters := choice.get(CHOICE_FILTERS)):
+                self._end_filters = {CHOICE_FILTERS: filters}
         if not has_role and not any(choice["delta"] for choice in choices):
             return None
         choices[0]["delta"] = self._role | choices[0]["delta"]
-        self._role = {}
-        return {**converted, **self._base}
+        converted = {**converted, **self._base, **self._prompt_filters}
+        self._role, self._prompt_filters = {}, {}
+        return converted
 
     def _number_calls(self, delta: dict[str, Any]) -> None:
         """Number the calls in `delta`, and drop those that are not to be sent."""
@@ -152,8 +173,9 @@ class ChunkConverter:
             )
         if self._reason is not None:
             reason = "tool_calls" if self._reason == "stop" and self._call_count else self._reason
-            last = {"index": 0, "delta": self._role, "finish_reason": reason}
+            last = {"index": 0, "delta": self._role, "finish_reason": reason, **self._end_filters}
             told = {_LEFT_OUT: sorted(self._left_out)} if self._left_out else {}
+            told |= self._prompt_filters
             chunks.append({**self._base, "choices": [last], **told})
         if (usage := _plausible_usage(self._usage, has_output=self._has_output)) is not None:
             chunks.append({**self._base, "choices": [], "usage": usage})
@@ -174,6 +196,15 @@ def _rename_reasoning(message: dict[str, Any]) -> None:
     text = reasoning.get("content") if isinstance(reasoning, dict) else reasoning
     if isinstance(text, str) and text:
         message["reasoning_content"] = text
+
+
+def _count_characters(message: dict[str, Any], text: bytes | bytearray) -> None:
+    """Change the places of a message's citations from bytes of the text to characters, as OpenAI counts them. A place
+    behind the text so far becomes its end."""
+    for annotation in message.get("annotations") or ():
+        cited = annotation["url_citation"]
+        for name in ("start_index", "end_index"):
+            cited[name] = len(text[: cited[name]].decode("utf-8", "ignore"))
 
 
 def _merge_usage(one: dict[str, Any] | None, two: dict[str, Any] | None) -> dict[str, Any] | None:

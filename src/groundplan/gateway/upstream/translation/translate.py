@@ -185,7 +185,7 @@ class ProviderClients:
         the provider. Raises `ProviderFailure`."""
         arguments = _decode_request(target, body, embeddings=False)
         api = dialect(target.api, str(arguments.get("model")))
-        single_call = limits_to_one_call(api, _values(body))
+        conversion = {"single_call": limits_to_one_call(api, _values(body)), "counts_bytes": api in _GOOGLES}
         arguments = adapt_request(api, arguments)
         secret = _secret(target)
         cap = arguments.pop("max_completion_tokens", None)
@@ -201,7 +201,7 @@ class ProviderClients:
         try:
             answer = await self._call_library(target, secret, arguments)
             if not arguments.get("stream"):
-                completion = to_completion(answer, str(arguments.get("model")), single_call=single_call)
+                completion = to_completion(answer, str(arguments.get("model")), **conversion)
                 return mask(msgspec.json.encode(completion), maskable_spellings(secret))
             try:
                 first = await anext(answer, None)
@@ -213,7 +213,7 @@ class ProviderClients:
         except Exception as error:
             raise failure_of(error, secret, target) from error
         return self._convert_stream(
-            ChunkConverter(str(arguments.get("model")), single_call=single_call), first, answer, (secret, target)
+            ChunkConverter(str(arguments.get("model")), **conversion), first, answer, (secret, target)
         )
 
     async def _call_library(self, target: ProviderTarget, secret: str, arguments: dict[str, Any]) -> Any:
