@@ -79,16 +79,18 @@ async def test_only_more_calls_than_a_worker_can_begin_wait() -> None:
     assert not await pressure.wait_to_begin("critical", 1), "and may begin at once where that is all"
 
 
-@pytest.mark.parametrize(("arriving", "begun"), [(10, 64), (200, 200), (5000, 512)])
-async def test_as_many_begin_in_a_turn_as_have_arrived_in_it(arriving: int, begun: int) -> None:
+@pytest.mark.parametrize(("refused", "begun"), [(10, 64), (200, 200), (5000, 512)])
+async def test_as_many_begin_in_a_turn_as_are_refused_in_it(refused: int, begun: int) -> None:
     """Where each turn refuses many it is long, and with few that begin in it ever more would be refused."""
-    backlog = Backlog(asyncio.get_running_loop())
-    waiting = [asyncio.ensure_future(backlog.wait(2)) for _ in range(700)]
+    pressure = Pressure(asyncio.get_running_loop(), 100)
+    waiting = [asyncio.ensure_future(pressure.backlog.wait(2)) for _ in range(700)]
     await asyncio.sleep(0)  # all wait
-    backlog.arrived += arriving
+    for _ in range(refused):
+        with pytest.raises(Unavailable):
+            pressure.check("critical", 101)
     await asyncio.sleep(0)
-    assert len(waiting) - backlog.waiting == begun
-    assert all(await asyncio.gather(*waiting))
+    assert len(waiting) - pressure.backlog.waiting == begun
+    assert all(await asyncio.gather(*waiting)) and pressure.refused_calls == refused
 
 
 async def test_a_refused_wait_is_an_overload(monkeypatch: pytest.MonkeyPatch) -> None:

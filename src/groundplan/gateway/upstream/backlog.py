@@ -18,9 +18,9 @@ BEGIN_AT_ONCE = 1500
 """Calls that begin without a wait in one interval of `start_interval`, a tenth of a second: somewhat more than any
 worker has answered in it."""
 BEGIN_PER_TURN, MOST_PER_TURN = 64, 512
-"""Calls that begin in one turn of the loop while others wait: about as many as are at the same step at full load. Where
-more have arrived in the turn, as many as these, but no more than `MOST_PER_TURN`: where the worker refuses many, its
-turns are long, and with few calls in each it would refuse ever more."""
+"""Calls that begin in one turn of the loop while others wait: about as many as are at the same step at full load, or as
+many as were refused in the turn, up to `MOST_PER_TURN`. To refuse a call takes as long as to answer one, so that with
+fewer a worker that refuses many would answer ever fewer."""
 MAX_WAIT_SECONDS = (10.0, 5.0, 2.0, 0.5)
 """By rank: how long a call waits to begin."""
 
@@ -28,14 +28,16 @@ MAX_WAIT_SECONDS = (10.0, 5.0, 2.0, 0.5)
 class Backlog:
     """The calls of one worker that wait to begin."""
 
-    __slots__ = ("_loop", "_queues", "_seen", "arrived", "limit", "waiting")
+    __slots__ = ("_loop", "_queues", "_refused_before", "arrived", "limit", "refused", "waiting")
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._queues = tuple(deque[tuple[float, asyncio.Future[bool]]]() for _ in MAX_WAIT_SECONDS)
         """By rank: since when a call waits, and whether it may begin; the longest waiting first."""
-        self.arrived = self._seen = 0
-        """Calls that have arrived, and those of them before the last turn in which some began."""
+        self.arrived = 0
+        """Calls that have arrived."""
+        self.refused = self._refused_before = 0
+        """Calls that were refused because the worker was too full, and those of them before the last turn."""
         self.limit = BEGIN_AT_ONCE
         """A call begins without a wait where no more than these have arrived; negative while others wait."""
         self.waiting = 0
@@ -51,7 +53,7 @@ class Backlog:
         future: asyncio.Future[bool] = self._loop.create_future()
         self._queues[rank].append((self._loop.time(), future))
         if not self.waiting:
-            self.limit, self._seen = -1, self.arrived
+            self.limit, self._refused_before = -1, self.refused
             self._loop.call_soon(self._begin_some)
         self.waiting += 1
         return await future
@@ -59,8 +61,8 @@ class Backlog:
     def _begin_some(self) -> None:
         """Let the next calls of each rank begin, and refuse those that have waited too long."""
         now = self._loop.time()
-        places = max(BEGIN_PER_TURN, min(MOST_PER_TURN, self.arrived - self._seen))
-        self._seen = self.arrived
+        places = max(BEGIN_PER_TURN, min(MOST_PER_TURN, self.refused - self._refused_before))
+        self._refused_before = self.refused
         for queue, seconds in zip(self._queues, MAX_WAIT_SECONDS, strict=True):
             refusals = places
             while queue:

@@ -296,21 +296,23 @@ class Pressure:
         "backlog",
         "level",
         "max_running",
-        "refused_calls",
     )
 
     def __init__(self, loop: asyncio.AbstractEventLoop, max_running: int = MAX_RUNNING) -> None:
         self._loop = loop
         self.backlog = Backlog(loop)
         self.max_running = max_running
-        self.refused_calls = 0
-        """Number of calls that were refused because the worker was too full."""
         self._uncrowded = max_running * RANK_SHARES[-1]
         """With no more running calls, none is refused."""
         self.level = len(RANKS)
         self._lags: deque[float] = deque([0.0] * LATE_TICKS, LATE_TICKS)
         self._next_tick = 0.0
         self._timer: asyncio.TimerHandle | None = None
+
+    @property
+    def refused_calls(self) -> int:
+        """Number of calls that were refused because the worker was too full."""
+        return self.backlog.refused
 
     @property
     def lag(self) -> float:
@@ -355,7 +357,7 @@ class Pressure:
         if self.backlog.arrived <= self.backlog.limit:
             return False
         if not await self.backlog.wait(RANKS[priority]):
-            self.refused_calls += 1
+            self.backlog.refused += 1
             raise overloaded_error("this gateway is", 1.0 + RANKS[priority])
         return True
 
@@ -363,5 +365,5 @@ class Pressure:
         """Refuse a call of this priority if the worker is too full for it. Raises `Unavailable` (`overloaded`)."""
         rank = RANKS[priority]
         if rank >= self.level or running > self.max_running * RANK_SHARES[rank]:
-            self.refused_calls += 1
+            self.backlog.refused += 1
             raise overloaded_error("this gateway is", 1.0 + rank)
