@@ -93,7 +93,7 @@ async def test_a_resumed_stream_goes_on_once_its_reservation_is_durable(
     monkeypatch.setattr(journal, "durable", note_wait)
     words = " ".join(f"word{n}" for n in range(12))
     rig.play("one", mode="cut", at=9, chunk_ms=3)
-    rig.play("two", overlap=30)
+    rig.play("two", overlap=30, chunk_ms=20)  # so that its first word comes by itself
     one_stream(await rig.stream(messages=[{"role": "user", "content": words}]), f"You asked: {words}")
     assert len(reserved) == 2 and set(reserved) <= set(awaited)
 
