@@ -590,11 +590,11 @@ async def test_a_blocked_batch_does_not_block_others(setup: Setup) -> None:
         await wait_until_ended(setup.client, (await create_batch(setup.client, input_lines(2))).id)
     ).status == "completed"
     assert stack.sql("SELECT status FROM batch WHERE id = ANY(%s) ORDER BY id", ids) == [
-        ("validating",),
+        ("failed",),
         ("in_progress",),
-    ]
+    ], "what is lost does not come back; what a newer release wrote can be read by it again"
     log = (stack.home.logs / "gateway.log").read_text()
-    assert [log.count(f"batch {id} waits") for id in ids] == [1, 1]
+    assert [log.count(f"batch {id} waits") for id in ids] == [0, 1]
 
 
 async def test_an_upstreams_refusal_may_be_any_json(setup: Setup) -> None:
