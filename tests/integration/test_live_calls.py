@@ -241,7 +241,7 @@ def test_a_call_becoming_visible_after_a_break_is_sent_then_and_no_other_twice(d
         calls = LiveCalls(pool)
         put(database)  # before anybody watches: nobody asked for it
         with calls.watch():
-            first, number = put(database), calls.number
+            number, first = calls.number, put(database)
             slow.execute(
                 """INSERT INTO call (id, at, workload, endpoint, status, http_status, cost_usd, reserved_usd, blueprint,
                      epoch, detail) VALUES (%s, now(), 'assistant', 'e', 'ok', 200, 0, 0, 1, %s, '{}')""",
