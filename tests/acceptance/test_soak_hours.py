@@ -31,10 +31,12 @@ GROWTH_MIB = 8
 """Allowed growth of the worker after its warm-up: caches of bounded size."""
 
 
-STILL_S = 3.0
+STILL_S = 5.0
 """How long the worker stands still."""
 FEW_CALLS = 300
 """No more run at half load while the worker keeps up; thousands while it does not."""
+MAY_BE_REFUSED = 0.01
+"""Of the load's calls. Where all that piled up begin at once, a twentieth is refused or more."""
 
 
 def load_command(stack: Stack, key: str, *options: str) -> list[str]:
@@ -100,8 +102,7 @@ def test_a_worker_that_stood_still_at_half_load_catches_up_while_the_load_goes_o
             os.kill(worker, signal.SIGSTOP)
             time.sleep(STILL_S)
             os.kill(worker, signal.SIGCONT)
-            time.sleep(2.0)
-            assert running_calls(stack) > FEW_CALLS, "what piled up is being answered"
+            time.sleep(1.0)  # by then it has read what piled up
             wait_until(lambda: running_calls(stack) < FEW_CALLS, 35, "it has caught up")
             assert load.poll() is None
             measured = json.loads(load.communicate(timeout=120)[0])
@@ -110,4 +111,5 @@ def test_a_worker_that_stood_still_at_half_load_catches_up_while_the_load_goes_o
             load.wait()
         print(json.dumps(measured))
         assert stack.pids("groundplan.gateway.app") == [worker], "the worker was replaced"
+        assert measured["errors"] <= MAY_BE_REFUSED * measured["ok"], measured["sample_error"]
         assert stack.cli("audit", "verify")["ok"]

@@ -36,6 +36,7 @@ async def test_a_server_that_was_too_slow_to_connect_to_has_longer_the_next_time
 
     monkeypatch.setattr(AsyncConnection, "connect", classmethod(cast(Any, connect)))
     monkeypatch.setattr(database, "monotonic", lambda: now)
+    monkeypatch.setattr(database, "_connect_seconds", {})
     for outcome, seconds in (
         ("answers", 2), ("refuses", 2), ("times out", 2), ("refuses", 4), ("times out", 4), ("times out", 6),
         ("answers late", 6), ("answers", 6), ("answers", 2),
