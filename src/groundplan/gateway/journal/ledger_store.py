@@ -11,6 +11,7 @@ import socket
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, LiteralString
 from uuid import UUID, uuid5
 
@@ -259,7 +260,7 @@ def apply_releases(conn: Conn, epoch: UUID, releases: Iterable[Release]) -> None
     _lock_briefly(conn)
     for record in sorted(waiting.values(), key=lambda release: (release.budget, release.period)):
         key, amount = (record.budget, record.period), to_decimal(record.amount)
-        conn.execute(LOCK_PERIOD, key)
+        _lock_period(conn, key, amount)
         moved = conn.execute(INSERT_MOVEMENT, (UUID(bytes=record.id), epoch, *key, amount, "release"))
         if moved.rowcount == 1:
             lacking = record.amount - _held_amount(conn, epoch, key)
@@ -267,6 +268,18 @@ def apply_releases(conn: Conn, epoch: UUID, releases: Iterable[Release]) -> None
                 _book_grant(conn, epoch, key, lacking)
             conn.execute(RETURN_TO_PERIOD, (amount, *key))
             conn.execute(SHRINK_SLICE, (amount, epoch, *key))
+
+
+def _lock_period(conn: Conn, key: tuple[str, str], limit: Decimal) -> None:
+    """Lock a budget in a period. Where the database has no row of it, as after a restore, one with this limit is added:
+    there is nothing to lock otherwise, and a grant under way, in which a worker books the same amounts itself, would be
+    seen neither here nor in what the worker holds."""
+    if not conn.execute(LOCK_PERIOD, key).rowcount:
+        conn.execute(
+            "INSERT INTO budget_period (budget, period, limit_usd) VALUES (%s, %s, %s) ON CONFLICT DO NOTHING",
+            (*key, limit),
+        )
+        conn.execute(LOCK_PERIOD, key)
 
 
 def _held_amount(conn: Conn, epoch: UUID, key: tuple[str, str]) -> int:
