@@ -47,6 +47,17 @@ Total,,,,,,,,,0.0528,0.05
 """
 
 
+LITELLM_LOGS = """\
+request_id,call_type,api_key,spend,total_tokens,prompt_tokens,completion_tokens,startTime,endTime,model,model_group
+chatcmpl-1,acompletion,88dc,0.003,1100,1000,100,2026-11-25 09:00:00.120000,2026-11-25 09:00:01.5,gpt-4o,chat
+chatcmpl-2,acompletion,88dc,4.2e-05,15,11,2,2026-11-25 23:59:59.500000,2026-11-26 00:00:01.5,gpt-4o,chat
+"""
+LITELLM_DAYS = """\
+date,api_key,model,prompt_tokens,completion_tokens,cache_read_input_tokens,cache_creation_input_tokens,spend,api_requests
+2026-11-25,88dc,gpt-4o,1000,100,600,50,0.003,1
+"""
+
+
 def line_values(read: Bill) -> list[tuple[str | None, Decimal | None, str, str]]:
     return [(line.model, line.amount, line.currency, line.purpose) for line in read.lines]
 
@@ -59,6 +70,24 @@ def test_cost_and_usage_of_aws() -> None:
     assert kinds(found) == {
         "storage": "0.2875", "network": "0.09", "tax": "0.07", "credit": "-0.0005",
     }, "what calls cost agrees"  # fmt: skip
+
+
+def test_spend_logs_of_litellm() -> None:
+    """Its amounts count, and a call that ends after midnight is one of the day on which it began."""
+    read = bill(LITELLM_LOGS)
+    assert read.format == "LiteLLM spend logs" and read.columns["amount"] == "spend"
+    assert [(line.amount, line.day, line.until) for line in read.lines] == [
+        (Decimal("0.003"), date(2026, 11, 25), None), (Decimal("0.000042"), date(2026, 11, 25), None),
+    ]  # fmt: skip
+    assert reconcile(read, [attempt(), attempt(11, 2)], RATES).difference == 0
+
+
+def test_prompt_tokens_of_litellm_include_those_of_the_cache() -> None:
+    read = bill(LITELLM_DAYS)
+    assert [(line.input, line.output, line.requests) for line in read.lines] == [(1000, 100, 1)]
+    assert reconcile(read, [attempt()], RATES).difference == 0
+    chosen = bill(LITELLM_DAYS, cache_read="cache_read_input_tokens")
+    assert chosen.lines[0].input == 1600, "a column that is chosen is read"
 
 
 def test_the_cost_table_of_google_with_its_heading_credits_tax_and_total() -> None:

@@ -15,7 +15,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "amount": (
         "amountvalue", "amountusd", "costusd", "billedcost", "costinbillingcurrency", "costinusd", "pretaxcost",
         "lineitemunblendedcost", "unblendedcost", "unroundedsubtotal", "unroundedcost", "subtotal", "cost", "amount",
-        "totalcost", "effectivecost", "price", "charge",
+        "totalcost", "effectivecost", "price", "charge", "spend",
     ),
     "currency": (
         "amountcurrency", "billingcurrency", "billingcurrencycode", "lineitemcurrencycode", "currency", "currencycode",
@@ -51,7 +51,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "class": ("tokentype", "lineitemusagetype"),
     "quantity": ("consumedquantity", "quantity", "usagequantity", "lineitemusageamount", "usageamount"),
     "unit": ("consumedunit", "unitofmeasure", "pricingunit", "usageunit", "unit"),
-    "requests": ("nummodelrequests", "nrequests", "requests", "requestcount"),
+    "requests": ("nummodelrequests", "nrequests", "requests", "requestcount", "apirequests"),
     "service": (
         "servicename", "metercategory", "servicefamily", "consumedservice", "servicedescription", "productproductname",
         "lineitemproductcode", "service", "servicecategory", "category",
@@ -69,12 +69,17 @@ _OWN_MARKS = frozenset(
 )
 _OWN_ROLES = {"model": "skuid", "service": "servicecategory"}
 """Role -> name of its column in our own format, where another name is more reliable in other bills."""
+LITELLM_FORMAT = "LiteLLM spend logs"
+_LITELLM_UNUSED = frozenset({"cache_read", "cache_write", "end"})
+"""Roles whose columns in LiteLLM's logs are not read unless they are chosen: its `prompt_tokens` include those of the
+cache, and its `endTime` is that of a call, which counts on the day on which it began."""
 FORMATS: tuple[tuple[str, frozenset[str]], ...] = (
     (OWN_FORMAT, _OWN_MARKS),
     ("OpenAI costs", frozenset({"amountvalue", "starttime"})),
     ("OpenAI usage", frozenset({"nummodelrequests", "inputtokens"})),
     ("Anthropic cost", frozenset({"usagedateutc", "costusd"})),
     ("Anthropic usage", frozenset({"usagedateutc", "usageinputtokensnocache"})),
+    (LITELLM_FORMAT, frozenset({"spend", "prompttokens", "completiontokens"})),
     ("FOCUS", frozenset({"billedcost", "chargeperiodstart"})),
     ("Azure cost details", frozenset({"costinbillingcurrency", "metername"})),
     ("Azure cost details", frozenset({"pretaxcost", "metername"})),
@@ -147,10 +152,12 @@ def detect_columns(head: Sequence[str], chosen: Mapping[str, str], file: str) ->
     for index, name in enumerate(head):
         positions.setdefault(normalize_name(split_head_currency(name)[0]), index)
     found: dict[str, int] = {}
-    own_names = _OWN_ROLES if detect_format(head) == OWN_FORMAT else {}
+    export = detect_format(head)
+    own_names = _OWN_ROLES if export == OWN_FORMAT else {}
+    unused = _LITELLM_UNUSED if export == LITELLM_FORMAT else frozenset()
     for role, names in ROLES.items():
         position = next((positions[name] for name in (own_names.get(role, ""), *names) if name in positions), None)
-        if position is not None and role not in chosen:
+        if position is not None and role not in chosen and role not in unused:
             found[role] = position
     for role, name in chosen.items():
         if role not in ROLES:
