@@ -110,6 +110,19 @@ async def test_after_a_protocol_error_nothing_more_is_sent() -> None:
     assert await receiving is None and len(written.data) == 2
 
 
+async def test_nothing_more_is_sent_after_a_wrong_frame_of_which_much_is_read_yet() -> None:
+    socket, stream, written = connected()
+    handshake, unmasked = len(written.data), Frame(Opcode.TEXT, b"hello").serialize(mask=False)
+    stream.feed(unmasked + b"x" * (3 * BYTES_PER_TURN))
+    receiving = asyncio.create_task(socket.receive())
+    while not receiving.done():  # other tasks have turns between the parts of what was read
+        await asyncio.sleep(0)
+        if socket._protocol.close_expected():
+            await socket.send(b"{}")
+    assert receiving.result() is None and socket.closed
+    assert [data[:1] for data in written.data[handshake:]] == [b"\x88"]  # the close frame alone
+
+
 async def test_a_partial_message_counts_as_held_like_a_body() -> None:
     """Of many conversations at once it would be gigabytes."""
     socket, stream, written = connected()

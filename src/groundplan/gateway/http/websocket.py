@@ -97,8 +97,6 @@ class ServerSocket:
                 self._protocol.fail(CloseCode.TRY_AGAIN_LATER, "memory_full")
                 self.closed = True
             self._flush()
-            if self._protocol.close_expected():
-                self.closed = True
             if self._response.is_write_paused:
                 await self._response.drain()  # a client that does not read our pongs is not read from
         return self._messages.popleft()
@@ -131,6 +129,8 @@ class ServerSocket:
         for event in self._protocol.events_received():
             if isinstance(event, Frame):
                 self._handle_frame(event)
+        if self._protocol.close_expected():
+            self.closed = True  # at once: other tasks send between two parts of what was read
 
     def _handle_frame(self, frame: Frame) -> None:
         if frame.opcode in (Opcode.TEXT, Opcode.CONT):
