@@ -44,7 +44,7 @@ def _url(value: object) -> str:
         raise ValueError("write https://HOST/PATH, http://HOST/PATH or local:NAME, without query")
     if match["authority"] and "@" in match["authority"]:
         raise ValueError("a URL must not hold credentials: write key: env:NAME")
-    if match["authority"] and not _has_host(match[0]):
+    if match["authority"] and not has_host(match[0]):
         raise ValueError("write a host, and a port from 1 to 65535 if any")
     return match[0].rstrip("/")
 
@@ -55,7 +55,8 @@ def _far(url: str) -> str:
     return url
 
 
-def _has_host(url: str) -> bool:
+def has_host(url: str) -> bool:
+    """Whether a URL has a host, and, if it has a port, one from 1 to 65535."""
     try:
         parts = urlsplit(url)
         return bool(parts.hostname) and parts.port != 0

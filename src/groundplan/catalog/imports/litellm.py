@@ -7,7 +7,7 @@ deployment without price or address stays a comment: an import alone makes nothi
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from shlex import quote
 from typing import Any
 
@@ -17,7 +17,7 @@ from groundplan.catalog.imports.litellm_balance import deployment_weights, read_
 from groundplan.catalog.imports.litellm_budget import Budgets, read_budgets
 from groundplan.catalog.imports.litellm_credentials import read_credentials
 from groundplan.catalog.imports.litellm_fallbacks import ANY, read_fallbacks
-from groundplan.catalog.imports.litellm_findings import setting_finding
+from groundplan.catalog.imports.litellm_findings import secrets_below, setting_finding
 from groundplan.catalog.imports.litellm_models import Entry, EntryReader, ImportOptions
 from groundplan.catalog.imports.naming import one_line, slug, unique
 from groundplan.catalog.imports.node import Config, Node, read_config
@@ -26,7 +26,6 @@ from groundplan.catalog.imports.verdict import (
     CHANGED,
     NEEDED,
     NO_OWNER,
-    SECRET,
     Finding,
     Verdict,
     sort_findings,
@@ -298,7 +297,7 @@ def _add_setting_findings(config: Config, variables: Mapping[str, Node], finding
             rule = litellm_settings.unread_setting_rule(read) if read else litellm_settings.find_rule(table, key)
             rule = rule or litellm_settings.find_rule(litellm_settings.LITELLM | litellm_settings.ROUTER, key)
             findings.append(setting_finding(f"{section}.{one_line(key)}", key, rule or litellm_settings.UNKNOWN, node))
-            findings += _secrets_below(f"{section}.{one_line(key)}", node)
+            findings += secrets_below(f"{section}.{one_line(key)}", node)
         _add_callback_findings(config, section, findings)
     for key, node in variables.items():
         rule = litellm_settings.Rule(CHANGED, "variables are those of the process that serves", "Set it there.")
@@ -309,29 +308,14 @@ def _add_setting_findings(config: Config, variables: Mapping[str, Node], finding
         rule = litellm_settings.SECTIONS.get(section)
         if rule is None:
             findings.append(setting_finding(one_line(section), section, litellm_settings.UNKNOWN, nodes[0]))
-            findings += [each for part in nodes for each in _secrets_below(one_line(section), part)]
+            findings += [each for part in nodes for each in secrets_below(one_line(section), part)]
             continue
         for node in (each for part in nodes for each in _child_nodes(part)):
             findings.append(Finding(rule.state, one_line(section), rule.here, rule.todo, node.where))
-            findings += _secrets_below(one_line(section), node)
+            findings += secrets_below(one_line(section), node)
     here = "teams, users and virtual keys are in LiteLLM's database, not in this file"
     todo = "Declare team: and grant:, and make a key for each caller: groundplan keys create --workload NAME."
     findings.append(Finding(NEEDED, "virtual keys", here, todo, Where(config.main, 1)))
-
-
-def _secrets_below(what: str, node: Node) -> list[Finding]:
-    """Literal secrets in the mappings of a setting, however deep."""
-    below = list(node.items()) if isinstance(node.value, dict) else []
-    below += [("", each) for each in node.entries()] if isinstance(node.value, list) else []
-    found = []
-    for key, each in below:
-        name = f"{what}.{one_line(key)}" if key else what
-        if isinstance(each.value, str):
-            secret = setting_finding(name, key, litellm_settings.UNKNOWN, each)
-            found += [replace(secret, here="a secret stands in the file: not copied")] if secret.state == SECRET else []
-        else:
-            found += _secrets_below(name, each)
-    return found
 
 
 def _child_nodes(node: Node) -> list[Node]:

@@ -9,10 +9,11 @@ import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
+from groundplan.catalog.fields import has_host
 from groundplan.catalog.imports.providers import PROVIDERS, UNLISTED, Provider, cut_path, host_of
 from groundplan.catalog.rules.kinds import ENDPOINT_SUFFIX
 
-URL = re.compile(r"https?://[A-Za-z0-9.\-_~\[\]:%]{1,300}(?:/[A-Za-z0-9.\-_~/%:+]*)?", re.ASCII)
+_URL = re.compile(r"https?://[A-Za-z0-9.\-_~\[\]:%]{1,300}(?:/[A-Za-z0-9.\-_~/%:+]*)?", re.ASCII)
 _VERSION = re.compile(r"\?api-version=[A-Za-z0-9.-]{1,40}$", re.ASCII)
 _REGION = re.compile(r"[a-z]{2}(?:-[a-z]+)+-[0-9]")
 _OLLAMA = re.compile(r"/api/(?:chat|generate|embed|embeddings)$")
@@ -53,6 +54,11 @@ NO_PART = AddressPart((), (), "")
 REGIONS = {"bedrock": REGION, "vertexai": LOCATION}
 PARTS = {"bedrock": (REGION,), "vertexai": (PROJECT, LOCATION)}
 """docs.litellm.ai/docs/providers/bedrock, docs.litellm.ai/docs/providers/vertex"""
+
+
+def is_url(text: str) -> bool:
+    """Whether a text is an address that a deployment can have."""
+    return _URL.fullmatch(text) is not None and has_host(text)
 
 
 def has_credentials(text: str) -> bool:

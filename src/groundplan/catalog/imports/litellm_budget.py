@@ -48,11 +48,20 @@ def read_budgets(config: Config, asked: ImportOptions, findings: list[Finding]) 
     return Budgets(DEFAULT_BUDGET, None)
 
 
+def _add_no_budget_findings(config: Config, findings: list[Finding]) -> None:
+    """Findings for settings that make no budget, in LiteLLM as well: an amount of 0, a period without an amount."""
+    for section in ("litellm_settings", "general_settings"):
+        for key, here in (("max_budget", "no budget: 0 is none there"), ("budget_duration", "no budget: no amount")):
+            if (node := config.get(section, key)) is not None:
+                findings.append(Finding(CARRIED, f"{section}.{key}", here, "", node.where_key))
+
+
 def _company_limit(config: Config, findings: list[Finding]) -> str | None:
     section = next((s for s in ("litellm_settings", "general_settings") if config.get(s, "max_budget")), None)
     node = config.get(section, "max_budget") if section else None
     amount = node.number() if node else None
-    if section is None or node is None or not amount:  # LiteLLM takes 0 as no budget
+    if section is None or node is None or not amount:
+        _add_no_budget_findings(config, findings)
         return None
     if amount > _MOST:
         node.add_problem("an amount in USD below 9 million")

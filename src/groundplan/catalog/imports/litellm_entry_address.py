@@ -55,7 +55,7 @@ class AddressReader:
             (self._variables.resolve(node) if node is not None else self._variables.value(said or "")) or ""
         )
         node = node or model
-        if not addresses.URL.fullmatch(text):
+        if not addresses.is_url(text):
             missing.append("an address")
             hint = f"Say --set {variable}=https://HOST." if variable else "Write https://HOST/PATH alone."
             if addresses.has_credentials(text):

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 
 from groundplan.catalog.imports import litellm_settings
+from groundplan.catalog.imports.naming import one_line
 from groundplan.catalog.imports.node import Node
 from groundplan.catalog.imports.verdict import SECRET, Finding
 
@@ -20,6 +22,21 @@ def setting_finding(what: str, key: str, rule: litellm_settings.Rule, node: Node
         here = f"a secret stands in the file: not copied. {rule.here[:1].upper()}{rule.here[1:]}"
         return Finding(SECRET, what, here, REPLACE_SECRET, node.where_key)
     return Finding(rule.state, what, rule.here, rule.todo, node.where_key)
+
+
+def secrets_below(what: str, node: Node) -> list[Finding]:
+    """Literal secrets in the mappings of a setting, however deep."""
+    below = list(node.items()) if isinstance(node.value, dict) else []
+    below += [("", each) for each in node.entries()] if isinstance(node.value, list) else []
+    found = []
+    for key, each in below:
+        name = f"{what}.{one_line(key)}" if key else what
+        if isinstance(each.value, str):
+            secret = setting_finding(name, key, litellm_settings.UNKNOWN, each)
+            found += [replace(secret, here="a secret stands in the file: not copied")] if secret.state == SECRET else []
+        else:
+            found += secrets_below(name, each)
+    return found
 
 
 def is_secret(key: str, node: Node) -> bool:

@@ -17,7 +17,7 @@ from groundplan.catalog.imports import litellm_addresses as addresses
 from groundplan.catalog.imports import litellm_prices, litellm_settings, litellm_units
 from groundplan.catalog.imports.litellm_credentials import PLACEHOLDERS, join_credential
 from groundplan.catalog.imports.litellm_entry_address import REGION_KEYS, AddressReader, address_node
-from groundplan.catalog.imports.litellm_findings import REPLACE_SECRET, is_secret, setting_finding
+from groundplan.catalog.imports.litellm_findings import REPLACE_SECRET, is_secret, secrets_below, setting_finding
 from groundplan.catalog.imports.litellm_numbers import Numbers
 from groundplan.catalog.imports.litellm_variables import Variables
 from groundplan.catalog.imports.naming import one_line, slug, unique
@@ -46,6 +46,7 @@ _MODE_PATTERNS = (
     (r"realtime", "realtime"), (r"rerank", "rerank"), (r"embed|\b(?:bge|e5|gte)-|voyage-", "embedding"),
     (r"whisper|transcribe", "audio_transcription"), (r"\btts\b", "audio_speech"),
     (r"dall-e|gpt-image|\bimagen\b|\bflux\b|stable-diffusion", "image_generation"), (r"moderation", "moderation"),
+    (r"\bveo-\d|\bsora-\d|video-generation", "video_generation"),
 )  # fmt: skip
 """Pattern in a model's name -> LiteLLM's mode; the first match counts."""
 _MODEL_NAME = re.compile(r"[A-Za-z0-9@][A-Za-z0-9._:/@-]{0,127}", re.ASCII)
@@ -141,6 +142,7 @@ class EntryReader:
         if model is not None and model.variable is not None and name is None:
             self._report(NEEDED, "model", "which model it is stands in a variable: left out",
                          f"Say --set {model.variable}=PROVIDER/NAME.", model)  # fmt: skip
+            self._report_secrets(params, node.get("model_info"))
             return None
         if params is None or model is None or not name or not group:
             node.add_problem("a model: model_name and litellm_params with model")
@@ -153,6 +155,7 @@ class EntryReader:
         if name.startswith(_ROUTER):
             self._report(NO_EQUAL, "model", "a router is no model: `auto` chooses among deployments of a workload",
                          "Name its deployments at one workload, with routing:.", model)  # fmt: skip
+            self._report_secrets(params, node.get("model_info"))
             return None
         params = join_credential(params, self._credentials, self._findings)
         return self._entry(node, params, model, group, name)
@@ -166,6 +169,8 @@ class EntryReader:
         provider = addresses.provider_of(provider_name, upstream)
         region, upstream = addresses.split_region(provider.api, upstream)
         missing: list[str] = []
+        if (blocked := info.get("blocked") if info else None) is not None and blocked.value is True:
+            missing.append("an end of its pause: LiteLLM has it blocked")
         profile = self._inference_profile(params, provider, missing)
         region = self._addresses.region(params) or region or addresses.split_region(provider.api, profile or "")[0]
         region = region or self._addresses.part(params, addresses.REGIONS.get(provider.api or "", addresses.NO_PART))
@@ -207,6 +212,7 @@ class EntryReader:
                 self._findings.append(
                     setting_finding(f"model_list.{one_line(key)}", key, litellm_settings.UNKNOWN, value)
                 )
+                self._findings.extend(secrets_below(f"model_list.{one_line(key)}", value))
         site = self._site(provider_name, there, url, private, model)
         self._report_others(params, info)
         mark = info.get("id") if info else None
@@ -220,12 +226,14 @@ class EntryReader:
     def _report(self, state: str, what: str, here: str, todo: str, node: Node) -> None:
         self._findings.append(Finding(state, what, here, todo, node.where))
 
-    def _report_secrets(self, params: Node, info: Node | None) -> None:
+    def _report_secrets(self, params: Node | None, info: Node | None) -> None:
         """Report literal secrets in an entry that is not imported."""
         for part in (params, info):
             for key, node in part.items() if part else ():
                 if is_secret(key, node):
                     self._report(SECRET, one_line(key), "a literal key: not copied", REPLACE_SECRET, node)
+                else:
+                    self._findings.extend(secrets_below(one_line(key), node))
 
     def _deployment_type(self, info: Node | None, names: Iterable[str], model: Node, missing: list[str]) -> str:
         """The deployment's type: by `mode`, else by the first of `names` with a known pattern."""
@@ -390,3 +398,4 @@ class EntryReader:
                 other = litellm_settings.PROVIDER_FIELD if part is params else of_info
                 rule = litellm_settings.find_rule(litellm_settings.ENTRY, key) or other
                 self._findings.append(setting_finding(f"{name}.{one_line(key)}", key, rule, node))
+                self._findings.extend(secrets_below(f"{name}.{one_line(key)}", node))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from decimal import ROUND_CEILING, Decimal, localcontext
+from decimal import ROUND_CEILING, Decimal, InvalidOperation, localcontext
 from typing import Any
 
 from groundplan.catalog.imports.litellm_units import UNITS
@@ -38,6 +38,8 @@ _PRICE = re.compile(r"(input|output|cache)_.*cost|.*_cost_per_|.*cost$", re.ASCI
 _SMALLEST = Decimal("0.000000000001")
 _MOST = Decimal(9_000_000)
 _PER_TOKEN = Decimal(1_000_000)
+_HALF_A_PRICE = "left out: what input costs, and what output costs, together are a price"
+_COSTS_MORE = "left out: 0 is not what a call costs, as it also has a price in another unit"
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,12 +60,14 @@ def read_token_price(params: Node | None, info: Node | None, *, kind: str) -> To
     amounts: dict[str, dict[str, Decimal]] = {}
     above: list[int] = []
     findings: list[Finding] = []
+    costs_more = False
     for key, node in _keys(params, info):
         place = _price_class(key)
         if kind in UNITS and key in UNITS[kind].keys:
             continue
         if place is None:
             findings.append(_unpriced_finding(key, node))
+            costs_more |= not _is_zero(node.value)
             continue
         amount = _amount(place.wanted, node)
         if amount is None:
@@ -74,6 +78,8 @@ def read_token_price(params: Node | None, info: Node | None, *, kind: str) -> To
         tier[place.wanted] = max(tier.get(place.wanted, exact), exact)
         above += [place.above] if place.above else []
     price = _price(amounts, above, embeddings=kind == "embeddings")
+    if price == "free" and costs_more:  # what has no equivalent is not zero
+        return TokenPrice(None, tuple(_left_out_finding(each, _COSTS_MORE) for each in findings))
     return TokenPrice(price, tuple(findings if price is not None else map(_left_out_finding, findings)))
 
 
@@ -86,6 +92,14 @@ class _PriceClass:
     above: int = 0
     dearest: bool = False
     """It shares its place with another key."""
+
+
+def _is_zero(value: object) -> bool:
+    """Whether an amount is certainly 0."""
+    try:
+        return isinstance(value, str | int | float) and Decimal(str(value)) == 0
+    except InvalidOperation:
+        return False
 
 
 def _keys(params: Node | None, info: Node | None) -> Iterator[tuple[str, Node]]:
@@ -156,11 +170,10 @@ def _price_finding(key: str, place: _PriceClass, node: Node, *, exact: bool) -> 
     return Finding(CARRIED, key, f"{name} of the deployment, exact", "", node.where_key)
 
 
-def _left_out_finding(found: Finding) -> Finding:
-    """The finding for an amount that alone makes no price."""
+def _left_out_finding(found: Finding, here: str = _HALF_A_PRICE) -> Finding:
+    """The finding for an amount that alone makes no price; `here`: why."""
     if found.state == NO_EQUAL:
         return found
-    here = "left out: what input costs, and what output costs, together are a price"
     return replace(found, state=CHANGED, here=here, todo="Write both as price: of the deployment.")
 
 

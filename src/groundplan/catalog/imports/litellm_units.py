@@ -40,7 +40,7 @@ class Unit:
 
 
 UNITS = {
-    "images": Unit("image", "0.04", {"output_cost_per_image": 1}),
+    "images": Unit("image", "0.04", {"input_cost_per_image": 1, "output_cost_per_image": 1}),
     "transcription": Unit("minute", "0.006", {"input_cost_per_second": 60, "output_cost_per_second": 60}),
     "speech": Unit("characters", "15", {"input_cost_per_character": 1_000_000}),
     "rerank": Unit("request", "0.002", {"input_cost_per_query": 1}),
