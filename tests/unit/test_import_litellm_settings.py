@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 
 import pytest
-from tests.unit.test_import_litellm import finding_places, imported, model
+from tests.unit.test_import_litellm import finding_places, imported, known, model
 
 from groundplan.catalog.check import validate_files
 from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NEEDED, NO_EQUAL, NO_PRICE, SECRET
@@ -124,3 +124,27 @@ def test_images_are_not_told_as_carried_over_where_they_are_refused() -> None:
     verdict = imported(model("x", "{model: openai/gpt-4o, supports_images: true}"))
     (found,) = (each for each in verdict.findings if each.what == "litellm_params.supports_images")
     assert (found.state, "accepts: [image]" in found.todo) == (CHANGED, True)
+
+
+@pytest.mark.parametrize(
+    ("params", "name"),
+    [
+        ("{model: openai/deepseek/deepseek-chat, api_base: 'https://openrouter.ai/api/v1'}",
+         "openrouter/deepseek/deepseek-chat"),
+        ("{model: openai/gemini-2.5-flash, api_base: 'https://generativelanguage.googleapis.com/v1beta/openai/'}",
+         "google/gemini-2.5-flash"),
+        ("{model: openai/gpt-4o, api_base: 'http://way:8000/v1'}", "own/gpt-4o"),
+    ],
+)  # fmt: skip
+def test_a_provider_takes_its_own_price_by_whatever_client_it_is_asked(params: str, name: str) -> None:
+    verdict = imported(model("x", params), prices={"x": "1/2"})
+    assert [each.model for each in validate_files(verdict.files, known_price=known).deployments.values()] == [name]
+    without = imported(model("x", params))
+    assert bool(finding_places(without, NO_PRICE, "x")) == name.startswith("own/")
+
+
+@pytest.mark.parametrize("name", ["openai//model", "hosted_vllm//models/llama-3.1-8b"])
+def test_a_model_may_be_named_by_its_folder_as_vllm_does(name: str) -> None:
+    verdict = imported(model("x", f"{{model: {name}, api_base: 'http://vllm:8000/v1'}}"), prices={"x": "free"})
+    (found,) = validate_files(verdict.files, known_price=known).deployments.values()
+    assert found.upstream_model == name.partition("/")[2] and "//" not in found.model

@@ -117,6 +117,9 @@ _NUMBER: list[dict[str, Any]] = [
 
 Name = Annotated[str, StringConstraints(pattern=NAME)]
 ModelName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9@][A-Za-z0-9._:/@-]{0,127}$")]
+UPSTREAM_NAME = r"^[A-Za-z0-9@/][A-Za-z0-9._:/@-]{0,127}$"
+UpstreamName = Annotated[str, StringConstraints(pattern=UPSTREAM_NAME)]
+"""As `ModelName`, or a path: vLLM names a model by the folder that it was loaded from, unless told otherwise."""
 Line = Annotated[str, StringConstraints(min_length=1, max_length=400, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Jurisdiction = Annotated[str, StringConstraints(pattern=r"^[A-Z][A-Z0-9-]{1,9}$")]
 """`EU`, `EEA`, an ISO country such as `NO` or `SE`, or another name in capitals that sites and workloads share."""

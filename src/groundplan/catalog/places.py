@@ -23,6 +23,7 @@ from groundplan.catalog.fields import (
     Secret,
     Tokens,
     TokensPerByte,
+    UpstreamName,
     Url,
     UseRates,
     Wait,
@@ -97,8 +98,8 @@ class DeploymentDoc(Strict):
     keys: Annotated[tuple[ProviderKeyDoc, ...], LIST] = ()
     """Several keys instead of one: each call takes the least used one, and a key that the provider refuses is
     paused."""
-    upstream_model: ModelName | None = None
-    """The upstream's name of the model, if it differs."""
+    upstream_model: UpstreamName | None = None
+    """The upstream's name of the model, if it differs: also a path, such as `/models/llama`, as vLLM names them."""
     type: Literal["chat", "embeddings", "images", "speech", "transcription", "rerank", "moderation", "realtime"] = (
         "chat"
     )

@@ -13,6 +13,7 @@ from decimal import Decimal
 from types import MappingProxyType
 from typing import Any, get_args
 
+from groundplan.catalog.fields import UPSTREAM_NAME
 from groundplan.catalog.imports import litellm_addresses as addresses
 from groundplan.catalog.imports import litellm_prices, litellm_settings, litellm_units
 from groundplan.catalog.imports.litellm_credentials import PLACEHOLDERS, join_credential
@@ -184,12 +185,12 @@ class EntryReader:
         body: dict[str, Any] = {"kind": "deployment", "name": unique(slug(f"{group}-{provider_name}"), self._names)}
         if slug(group) != group:
             body["title"] = one_line(group)
-        canonical = self._canonical_name(provider, provider_name, upstream, base, private)
+        canonical = self._canonical_name(provider, provider_name, upstream, base, url=url, private=private)
         there = processing_region(provider.api, upstream, processing_region(provider.api, profile or "", region))
         upstream = profile or upstream
         body |= {"site": "", "model": canonical, "url": url or "https://HOST/v1"}
         body |= self._key_field(params, provider, body["name"], private)
-        if _MODEL_NAME.fullmatch(upstream) and _MODEL_NAME.fullmatch(canonical):
+        if re.fullmatch(UPSTREAM_NAME, upstream) and _MODEL_NAME.fullmatch(canonical):
             body["upstream_model"] = upstream
         else:
             missing.append("a model name of letters, digits and . _ : / @ -")
@@ -280,11 +281,15 @@ class EntryReader:
                          f"Say --set {node.variable}=ARN.", node)  # fmt: skip
         return found
 
-    def _canonical_name(self, provider: Provider, name: str, upstream: str, base: Node | None, private: bool) -> str:
+    def _canonical_name(
+        self, provider: Provider, name: str, upstream: str, base: Node | None, *, url: str | None, private: bool
+    ) -> str:
         """The model's name in the price list if it is there, else a name that no list has."""
-        bare = split_model_name(base.text() or "")[1] if base else upstream
+        bare = (split_model_name(base.text() or "")[1] if base else upstream).lstrip("/")
         public = provider.prices is not None and not (private and provider.url is not None)
         prefixes = (provider.prices, "openai") if provider.prices == "azure" else (provider.prices,)
+        if private and (other := addresses.provider_by_url(url or "")) is not None:
+            public, prefixes = True, (addresses.PROVIDERS[other].prices,)  # it takes its own price, by whatever client
         for prefix in prefixes if public or base else ():
             candidate = f"{prefix}/{bare}"
             if prefix and _MODEL_NAME.fullmatch(candidate) and self._asked.known_price(candidate):
