@@ -91,7 +91,7 @@ def test_the_companys_proxy_holds_where_a_deployment_says_nothing_and_is_not_loc
         ("url: https://h.example/v1\nserves: [batches]\nhttp: 2\n", "batches_unserved"),
         ("url: https://h.example/v1\nserves: [batches]\nproxy: https://p.example:1\n", "batches_unserved"),
         ("url: https://h.example/v1\ntype: realtime\nhttp: 2\n", "realtime_way"),
-        ("url: https://h.example/v1\ntype: realtime\nproxy: http://p.example:1\n", "realtime_way"),
+        ("url: https://h.example/v1\ntype: realtime\nproxy: https://p.example:1\n", "realtime_way"),
         ("url: local:embedded\nhttp: 2\n", "local_direct"),
         ("url: local:embedded\nproxy: http://p.example:1\n", "local_direct"),
     ],
@@ -100,10 +100,11 @@ def test_what_does_not_fit_is_told_at_check(deployment: str, code: str) -> None:
     assert code in codes(deployment)
 
 
-def test_a_conversation_passes_no_proxy_of_the_company() -> None:
+def test_a_conversation_passes_a_proxy_of_the_company_that_is_reached_by_http() -> None:
     talker, proxy = "url: https://h.example/v1\ntype: realtime\ncontext: 32k\n", "proxy: http://p.example:1\n"
-    assert "realtime_way" in codes(talker, proxy)
+    assert compiled(talker, proxy).proxy == "http://p.example:1"
     assert compiled(f"{talker}proxy: direct\n", proxy).proxy is None
+    assert "realtime_way" in codes(talker, "proxy: https://p.example:1\n")
 
 
 @pytest.mark.parametrize("tls", ["{ca: env:CA}", "{ca: /ca.pem}", "{verify: false}", "{server_name: 'a b'}"])

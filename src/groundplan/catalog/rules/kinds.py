@@ -95,8 +95,8 @@ _CONVERSATION_PROBLEMS = [
     (
         "type",
         "realtime_way",
-        "conversations go by http: 1 and through no proxy",
-        "Use http: 1, and proxy: direct where the company has a proxy.",
+        "conversations go by http: 1 and through no proxy by https",
+        "Use http: 1, and a proxy that is reached by http, or proxy: direct.",
     )
 ]
 
@@ -125,8 +125,7 @@ def _address_problems(workspace: Workspace, doc: DeploymentDoc) -> Iterator[Prob
     if doc.type == "transcription" and uses_general_client:
         hint = "Use http: 1, and a proxy that is reached by http, or proxy: direct."
         problems.append(("type", "upload_way", "uploads go by http: 1 and through no proxy by https only", hint))
-    uses_proxy = proxy not in (None, DIRECT) and not doc.url.startswith("local:")
-    problems += _CONVERSATION_PROBLEMS if doc.type == "realtime" and (doc.http != 1 or uses_proxy) else []
+    problems += _CONVERSATION_PROBLEMS if doc.type == "realtime" and uses_general_client else []
     if "batches" in doc.serves and (uses_general_client or doc.type not in ("chat", "embeddings", "moderation")):
         hint = "Leave batches out of serves: its lines are then made as calls."
         connection = "through a proxy by https" if uses_general_client and doc.http == 1 else f"over http: {doc.http}"

@@ -58,7 +58,7 @@ class Http1Pool:
         parts = parse_upstream_url(url)
         self.url = url
         self.loop = loop
-        self._proxy = proxy
+        self.proxy = proxy
         self.prefix = parts.path.rstrip("/").encode("ascii")
         self._host = parts.hostname or ""
         self._port = parts.port or (443 if parts.scheme == "https" else 80)
@@ -128,9 +128,9 @@ class Http1Pool:
         return connection
 
     async def _open_connection(self) -> Http1Connection:
-        if self._proxy is not None:
+        if self.proxy is not None:
             to = (self._host, self._port)
-            return await open_tunnel(self._proxy, to, self._tls, self._server_name, lambda: Http1Connection(self))
+            return await open_tunnel(self.proxy, to, self._tls, self._server_name, lambda: Http1Connection(self))
         to, tls, name = (self._host, self._port), self._tls, self._server_name
         _, connection = await open_connection(self.loop, lambda: Http1Connection(self), *to, tls, name)
         return connection

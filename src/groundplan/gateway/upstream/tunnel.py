@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import base64
 import re
+import socket
 import ssl
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TypeVar, cast
 
-from groundplan.gateway.upstream.dial import open_connection
+from groundplan.gateway.upstream.dial import open_connection, open_socket
 
 _HEAD_LIMIT = 16 << 10
+_NO_WAY = "the proxy opened no way"
 _STATUS = re.compile(rb"HTTP/1\.[01] ([0-9]{3})[ \r]")
 
 P = TypeVar("P", bound=asyncio.Protocol)
@@ -53,30 +55,51 @@ class _ConnectAnswer(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._data += data
-        head, end, rest = self._data.partition(b"\r\n\r\n")
-        if end:
-            self._handle_answer(head + b"\r\n", rest)
-        elif len(self._data) > _HEAD_LIMIT:
-            self._fail("its answer has no end")
+        reason = _refusal_reason(self._data)
+        if reason:
+            self._fail(reason)
+        elif reason is not None and not self.answered.done():
+            self.answered.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 -- asyncio's signature
         self._fail("it closed the connection")
 
-    def _handle_answer(self, head: bytes, rest: bytes) -> None:
-        status = _STATUS.match(head)
-        if status is None:
-            self._fail("it does not speak HTTP/1.1")
-        elif not status[1].startswith(b"2"):
-            self._fail(f"it answered {status[1].decode('ascii')}")
-        elif rest:
-            self._fail("it sent more than its answer")
-        elif not self.answered.done():
-            self.answered.set_result(None)
-
     def _fail(self, reason: str) -> None:
         if not self.answered.done():
-            self.answered.set_exception(TunnelRefused(f"the proxy opened no way: {reason}"))
+            self.answered.set_exception(TunnelRefused(f"{_NO_WAY}: {reason}"))
             self.answered.exception()  # the waiter may have been cancelled: marks the exception as retrieved
+
+
+def _refusal_reason(data: bytes) -> str | None:
+    """Why the data that came after CONNECT opens no tunnel; empty: it opens one; None: its head is not complete."""
+    head, end, rest = data.partition(b"\r\n\r\n")
+    if not end:
+        return "its answer has no end" if len(data) > _HEAD_LIMIT else None
+    status = _STATUS.match(head + b"\r\n")
+    if status is None:
+        return "it does not speak HTTP/1.1"
+    if not status[1].startswith(b"2"):
+        return f"it answered {status[1].decode('ascii')}"
+    return "it sent more than its answer" if rest else ""
+
+
+async def open_tunnel_socket(loop: asyncio.AbstractEventLoop, proxy: Proxy, address: tuple[str, int]) -> socket.socket:
+    """A socket connected to `address` through `proxy`, for a client that does the rest itself. Raises `OSError`."""
+    sock = await open_socket(loop, proxy.host, proxy.port)
+    try:
+        await loop.sock_sendall(sock, proxy.request(*address))
+        data = b""
+        while (reason := _refusal_reason(data)) is None:
+            received = await loop.sock_recv(sock, _HEAD_LIMIT)
+            if not received:
+                raise TunnelRefused(f"{_NO_WAY}: it closed the connection")
+            data += received
+        if reason:
+            raise TunnelRefused(f"{_NO_WAY}: {reason}")
+    except BaseException:
+        sock.close()
+        raise
+    return sock
 
 
 async def open_tunnel(

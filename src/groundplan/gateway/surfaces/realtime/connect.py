@@ -27,6 +27,7 @@ from groundplan.gateway.surfaces.realtime.upstream import UpstreamLink, open_lin
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.key_pool import KEY_STATUSES
 from groundplan.gateway.upstream.pressure import DeploymentLoad
+from groundplan.gateway.upstream.tunnel import TunnelRefused
 
 FIRST_SECONDS = 1.0
 """How long to wait for the upstream's first event. An upstream that sends nothing before the client does has
@@ -69,7 +70,7 @@ async def connect(gateway: Gateway, exchange: Exchange, trace: Trace | None) -> 
         try:
             connected = await _connect_to(gateway, exchange, deployment, trace)
         except (_ConnectionRefused, UpstreamFailure, OSError, TimeoutError, WebSocketException) as error:
-            cause = str(error) if isinstance(error, _ConnectionRefused) else type(error).__name__
+            cause = str(error) if isinstance(error, (_ConnectionRefused, TunnelRefused)) else type(error).__name__
             reason = f"{deployment.name} did not take the connection ({cause})"
             delay = error.retry_after if isinstance(error, (_ConnectionRefused, UpstreamFailure)) else None
             health.record_failure(deployment.name, gateway.loop.time(), delay)

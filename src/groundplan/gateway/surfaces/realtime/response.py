@@ -20,7 +20,7 @@ class Realtime(Interface):
     filters_deployments = True
 
     def eligible_deployments(self, ask: Ask, deployments: tuple[Deployment, ...]) -> tuple[Deployment, ...]:  # noqa: ARG002
-        found = tuple(d for d in deployments if d.http == 1 and d.proxy is None)
+        found = tuple(d for d in deployments if d.http == 1 and not (d.proxy or "").startswith("https:"))
         if not found:
             raise Invalid("no deployment can be reached by WebSocket", code="realtime_way", hint=HINT)
         return found

@@ -37,6 +37,7 @@ from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.dial import is_ip_address, open_socket
 from groundplan.gateway.upstream.http1_pool import Http1Pool
 from groundplan.gateway.upstream.targets import Target
+from groundplan.gateway.upstream.tunnel import open_tunnel_socket
 from groundplan.ledger.model import Usage
 
 PING_SECONDS = 20.0
@@ -90,14 +91,16 @@ async def open_link(
     headers = ({name: value} if name else {}) | beta_header(exchange.request.headers)
     headers |= {} if trace is None else trace.onwards()
     async with patient(deployment.connect_ms / 1000):
-        if not is_ip_address(pool.address[0]):
+        if pool.proxy is not None:
+            more["sock"] = await open_tunnel_socket(gateway.loop, pool.proxy, pool.address)
+        elif not is_ip_address(pool.address[0]):
             more["sock"] = await open_socket(gateway.loop, *pool.address)
         socket = await _NoRedirect(
             f"ws{pool.url[4:]}/realtime?model={model}{passed_parameters(exchange.request.target)}",
             additional_headers=headers,
             user_agent_header="groundplan",
             compression=None,
-            proxy=None,
+            proxy=None,  # the library would take one from the environment
             open_timeout=None,
             close_timeout=CLOSE_SECONDS / 2,
             ping_interval=None,  # the library's own would count our stalls as its silence
