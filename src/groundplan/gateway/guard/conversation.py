@@ -2,11 +2,16 @@
 
 Checks texts, transcripts and function arguments; deltas through the same windows as streams. Sound and images cannot be
 checked: if the workload demands checks they are refused by name, unless declared as `unchecked`. A workload with checks
-that need a whole answer, or with reviewers, cannot have conversations.
+that need a whole answer, or with reviewers, cannot have conversations. Long events are checked in a thread, one at a
+time for each conversation, as its checks share what they have masked.
 """
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -16,6 +21,7 @@ from groundplan.gateway.guard import media
 from groundplan.gateway.guard.relay import refusal_error
 from groundplan.gateway.guard.run import NO_GUARDRAILS, CallGuardrails, needs_guard
 from groundplan.gateway.http.surrogates import decode_json
+from groundplan.gateway.offload import CHECKED_BYTES, READ_BYTES, in_thread
 from groundplan.gateway.surfaces import answer_text
 from groundplan.gateway.surfaces.answer_text import Channel
 from groundplan.gateway.surfaces.realtime.events import TRANSCRIPTION_COMPLETED, TRANSCRIPTION_PREFIX, content_parts
@@ -59,7 +65,7 @@ class ConversationGuards:
     """The guardrails of one conversation as they are declared now: a blueprint or a stop may come while it goes on.
     `exchange`: the admitted call, which passed `check_session`."""
 
-    __slots__ = ("_catalog", "_exchange", "_gateway", "_guard", "_policy", "_text_only")
+    __slots__ = ("_catalog", "_exchange", "_gateway", "_guard", "_lock", "_policy", "_text_only")
 
     def __init__(self, gateway: Gateway, exchange: Exchange) -> None:
         self._gateway = gateway
@@ -68,22 +74,27 @@ class ConversationGuards:
         self._catalog, self._policy = exchange.catalog, exchange.policy
         self._text_only = False
         """The session was told to answer with text only."""
+        self._lock = asyncio.Lock()
 
-    def check_sent(self, event: dict[str, Any], size: int) -> dict[str, Any]:
+    async def check_sent(self, event: dict[str, Any], size: int) -> dict[str, Any]:
         """An event of the client as the model may see it; the same object if nothing was masked. Raises `Denied`."""
-        guard, self._text_only = self._current_guard(), _answers_text_only(event, self._text_only)
-        try:
-            return event if guard is None else guard.check_sent(event, size, text_only=self._text_only)
-        finally:
-            self._record_findings()
+        async with self._lock:
+            guard, self._text_only = self._current_guard(), _answers_text_only(event, self._text_only)
+            if guard is None:
+                return event
+            check = partial(guard.check_sent, event, size, text_only=self._text_only)
+            with self._recorded():
+                return await in_thread(check, checks=True) if guard.is_long(event, size) else check()
 
-    def check_answered(self, data: bytes) -> list[bytes]:
+    async def check_answered(self, data: bytes) -> list[bytes]:
         """Events for the client after one more event of the upstream. Raises `Denied`."""
-        guard = self._current_guard()
-        try:
-            return [data] if guard is None else guard.check_answered(data)
-        finally:
-            self._record_findings()
+        async with self._lock:
+            guard = self._current_guard()
+            if guard is None:
+                return [data]
+            with self._recorded():
+                short = len(data) <= CHECKED_BYTES
+                return guard.check_answered(data) if short else await guard.check_long_answered(data)
 
     def _current_guard(self) -> ConversationGuard | None:
         """The guard for the current blueprint and policy. Raises `Denied` if they demand checks that no conversation
@@ -103,6 +114,16 @@ class ConversationGuards:
                 self._guard.use_checks_of(newer)
         self._catalog, self._policy = catalog, policy
         return self._guard
+
+    @contextmanager
+    def _recorded(self) -> Iterator[None]:
+        """Record the findings of a check, unless it is cancelled: its thread may still be adding to them."""
+        try:
+            yield
+        except Exception:
+            self._record_findings()
+            raise
+        self._record_findings()
 
     def _record_findings(self) -> None:
         if self._guard is not None:
@@ -129,6 +150,11 @@ class ConversationGuard:
 
     # input
     # ----------------------------------------------------------------------------------------------------------------
+
+    def is_long(self, event: dict[str, Any], size: int) -> bool:
+        """Whether the check of a client's event takes long."""
+        is_read = not self._call_guard.guard.input.is_empty and event.get("type") not in _AUDIO_INPUT_EVENTS
+        return is_read and size > CHECKED_BYTES
 
     def check_sent(self, event: dict[str, Any], size: int, *, text_only: bool = False) -> dict[str, Any]:
         """See `ConversationGuards`. `text_only`: the session answers with text only."""
@@ -171,27 +197,48 @@ class ConversationGuard:
 
     def check_answered(self, data: bytes) -> list[bytes]:
         """See `ConversationGuards`."""
-        call_guard = self._call_guard
-        if not call_guard.guard.affects_answers(call_guard.masks) and _CALL not in data:
+        if not self._affects(data):
             return [data]
         event = decode_json(data)
-        if not isinstance(event, dict):
+        return self._check_texts(event, data) if self._has_texts(event) else [data]
+
+    async def check_long_answered(self, data: bytes) -> list[bytes]:
+        """As `check_answered`, with what takes long in a thread."""
+        if not self._affects(data):
             return [data]
+        event = await in_thread(partial(decode_json, data)) if len(data) > READ_BYTES else decode_json(data)
+        if not self._has_texts(event):
+            return [data]
+        return await in_thread(partial(self._check_texts, event, data), checks=True)
+
+    def _affects(self, data: bytes) -> bool:
+        call_guard = self._call_guard
+        return call_guard.guard.affects_answers(call_guard.masks) or _CALL in data
+
+    def _has_texts(self, event: Any) -> bool:
+        """Whether the texts of an event are to be checked, once its sound and its calls of functions are. Raises
+        `Denied`."""
+        call_guard = self._call_guard
+        if not isinstance(event, dict):
+            return False
         if event.get("type") in _SOUND_EVENTS:
             self._refuse_unchecked("output", "audio")
-            return [data]
-        try:
-            return self._check_event(event, data)
-        except Refused as refused:
-            raise refusal_error(refused.refusal) from refused
-
-    def _check_event(self, event: dict[str, Any], data: bytes) -> list[bytes]:
-        call_guard = self._call_guard
+            return False
         for name in answer_text.called_names(event):
             if call_guard.call_rule.decide_now(name):
                 call_guard.findings.add("output", Hit("tools", "block", kind=name[:60]))
                 if not call_guard.guard.shadow:
-                    raise Refused(Refusal("output", "tools", name[:60]))
+                    raise refusal_error(Refusal("output", "tools", name[:60]))
+        return True
+
+    def _check_texts(self, event: dict[str, Any], data: bytes) -> list[bytes]:
+        """Raises `Denied`."""
+        try:
+            return self._checked_events(event, data)
+        except Refused as refused:
+            raise refusal_error(refused.refusal) from refused
+
+    def _checked_events(self, event: dict[str, Any], data: bytes) -> list[bytes]:
         if event.get("logprobs"):  # they repeat the text token by token
             event = {**event, "logprobs": None}
             data = _encode(event)

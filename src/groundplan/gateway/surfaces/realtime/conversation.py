@@ -34,6 +34,7 @@ from groundplan.gateway.surfaces.realtime import close, events
 from groundplan.gateway.surfaces.realtime.begin import Caller, begin_attempt_durably, is_outdated
 from groundplan.gateway.surfaces.realtime.connect import Connection, connect, count_failure
 from groundplan.gateway.surfaces.realtime.permission import Permission, current_deployment
+from groundplan.gateway.surfaces.realtime.read import read_event
 from groundplan.gateway.surfaces.realtime.response import REALTIME
 from groundplan.gateway.surfaces.realtime.session import SessionSettings
 from groundplan.gateway.surfaces.realtime.settle import (
@@ -224,13 +225,13 @@ class Session:
         while (text := await self._socket.receive()) is not None:
             event: dict[str, Any] = {}
             try:
-                event = events.read_client(text)
+                event = await read_event(text)
                 kind = str(event.get("type", ""))
                 events.check(event)
                 waits = kind == "response.create" and self._active is not None
                 if waits and not (events.is_out_of_band(event) and len(self._queued) < MAX_QUEUED):
                     raise Invalid(_IN_PROGRESS, code=ACTIVE_RESPONSE_CODE, hint="Wait for response.done.")
-                if (made := self._prepare_event(event, len(text))) is not event:
+                if (made := await self._prepare_event(event, len(text))) is not event:
                     text = _encode(made).decode()
             except (msgspec.DecodeError, RecursionError) as error:
                 refusal = Invalid(f"this is not an event: {error}", code="body_not_json", hint=events.HINT)
@@ -251,7 +252,7 @@ class Session:
             except ConnectionClosed as error:
                 raise close.upstream_ended() from error
 
-    def _prepare_event(self, event: dict[str, Any], size: int) -> dict[str, Any]:
+    async def _prepare_event(self, event: dict[str, Any], size: int) -> dict[str, Any]:
         """A client's event as the upstream gets it; the same object if unchanged. Raises `Invalid`, `Denied`."""
         first, talker = self._admitted, self._deployment
         if first is None or first.plan is None or talker is None or self._guards is None:
@@ -259,7 +260,7 @@ class Session:
         event = events.with_upstream_model(event, first.plan, talker)
         event, change = read_transcriber(event, first.plan, talker, first.key)
         event = events.without_tracing(events.with_capped_output(event, self._max_output_tokens))
-        made = self._guards.check_sent(event, size)
+        made = await self._guards.check_sent(event, size)
         self._transcripts.set_transcriber(change, self._link().key)
         return made
 
@@ -313,7 +314,7 @@ class Session:
     async def _forward_message(self, message: Data) -> None:
         data = message.encode() if isinstance(message, str) else message
         if handled := await self._handle_event(self._link().target.mask_answer(data)):
-            for out in self._apply_guards(handled):
+            for out in await self._apply_guards(handled):
                 await self._socket.send(out)
         if self._ending is not None and self._active is None:
             raise self._ending
@@ -329,12 +330,12 @@ class Session:
             raise close.upstream_ended() from error
         raise close.upstream_ended()
 
-    def _apply_guards(self, data: bytes) -> list[bytes]:
+    async def _apply_guards(self, data: bytes) -> list[bytes]:
         """What the guardrails leave of one event. Raises `ConversationEnded` where they refuse or cannot read it."""
         if self._guards is None:
             raise AssertionError("not admitted")
         try:
-            return self._guards.check_answered(data)
+            return await self._guards.check_answered(data)
         except Denied as error:
             raise close.ConversationEnded(close.POLICY, error) from error
         except DECODE_ERRORS as error:
