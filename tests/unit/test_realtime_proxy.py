@@ -32,11 +32,10 @@ def prepared(rig: Rig) -> str:
 
 async def upstream(connection: ServerConnection) -> None:
     await connection.send('{"type":"session.created","session":{}}')
-    await connection.recv()
-    await connection.send('{"type":"response.created","response":{}}')
     used = '{"input_tokens":5,"output_tokens":3}'
-    await connection.send(f'{{"type":"response.done","response":{{"status":"completed","usage":{used}}}}}')
-    await connection.wait_closed()
+    async for _ in connection:
+        await connection.send('{"type":"response.created","response":{}}')
+        await connection.send(f'{{"type":"response.done","response":{{"status":"completed","usage":{used}}}}}')
 
 
 async def test_a_conversation_goes_through_a_proxy_with_its_password(tmp_path: Path) -> None:
