@@ -15,7 +15,7 @@ from websockets.asyncio.server import ServerConnection
 from groundplan.blueprint.model import Guardrails
 from groundplan.gateway.guard import conversation
 from groundplan.gateway.offload import CHECKED_BYTES, READ_BYTES
-from groundplan.gateway.surfaces.realtime import read
+from groundplan.gateway.surfaces.realtime import events, read
 
 MASKING = Guardrails(input={"personal_data": "mask"}, unchecked=["audio"])
 FILLING = "and so on "
@@ -109,3 +109,10 @@ async def test_a_long_event_is_read_in_a_thread(monkeypatch: pytest.MonkeyPatch)
         text = json.dumps({"type": "input_audio_buffer.append", "audio": "A" * size})
         assert (await read.read_event(text))["audio"] == "A" * size
     assert in_loop == [True, False]
+
+
+def test_what_waits_for_the_active_response_is_out_of_band_and_not_large() -> None:
+    """It is kept meanwhile, eight times for each conversation."""
+    outside, inside = {"response": {"conversation": "none"}}, {"response": {"conversation": "auto"}}
+    assert events.may_wait(outside, events.MAX_WAITING_SIZE) and not events.may_wait(inside, 10)
+    assert not events.may_wait(outside, events.MAX_WAITING_SIZE + 1) and not events.may_wait({"response": 1}, 10)

@@ -25,7 +25,7 @@ MESSAGE_BYTES = 16 << 20
 BYTES_PER_TURN = 16 << 10
 """Bytes that are processed before other tasks have a turn: as pings they are thousands."""
 UNRESERVED_BYTES = 256 << 10
-"""Bytes of an incomplete message that are kept without reserving memory for them."""
+"""Bytes of messages that are kept without reserving memory for them."""
 PING_SECONDS, PONG_SECONDS = 20.0, 300.0
 """How long a client may be silent before it is pinged, and how long it has to answer: a client that plays audio as it
 reads comes to the ping only after everything that was sent before."""
@@ -52,7 +52,10 @@ class ServerSocket:
         self._protocol.receive_data(b"GET %b HTTP/1.1\r\n%b\r\n" % (request.target, lines))
         self._text = bytearray()
         """The message that is being received."""
-        self._messages: deque[str] = deque()
+        self._messages: deque[tuple[str, int]] = deque()
+        """Complete messages, each with its size in bytes."""
+        self._complete_bytes = self._returned_bytes = 0
+        """Bytes of complete messages, with the one that the caller works on; of that one alone."""
         self._is_reading = False
         """`receive` is waiting for bytes."""
         self._data_arrived = asyncio.Event()
@@ -79,7 +82,12 @@ class ServerSocket:
         self.accepted = True
 
     async def receive(self) -> str | None:
-        """The next message; None when the client has closed the connection, or no longer speaks WebSocket."""
+        """The next message; None when the client has closed the connection, or no longer speaks WebSocket. Memory is
+        reserved for it until the next call."""
+        self._complete_bytes -= self._returned_bytes
+        self._returned_bytes = 0
+        if self._request.held_bytes:
+            self._reserve_memory()
         while not self._messages:
             if self.closed or self._stream is None:
                 return None
@@ -99,7 +107,8 @@ class ServerSocket:
             self._flush()
             if self._response.is_write_paused:
                 await self._response.drain()  # a client that does not read our pongs is not read from
-        return self._messages.popleft()
+        text, self._returned_bytes = self._messages.popleft()
+        return text
 
     async def wait_until_lost(self) -> None:
         """Wait until the client is lost without a word, as a telephone that leaves its network: it answers no ping
@@ -118,8 +127,8 @@ class ServerSocket:
             self._data_arrived.clear()
 
     def _reserve_memory(self) -> bool:
-        """Reserve memory for the incomplete message; False if there is none."""
-        size = len(self._protocol.reader.buffer) + len(self._text) - UNRESERVED_BYTES
+        """Reserve memory for the messages that are kept, complete or not; False if there is none."""
+        size = len(self._protocol.reader.buffer) + len(self._text) + self._complete_bytes - UNRESERVED_BYTES
         return (size <= 0 and not self._request.held_bytes) or self._response.resize_reservation(
             self._request, max(0, size)
         )
@@ -137,7 +146,8 @@ class ServerSocket:
             self._text += frame.data
             if frame.fin:
                 try:
-                    self._messages.append(self._text.decode())
+                    self._messages.append((self._text.decode(), len(self._text)))
+                    self._complete_bytes += len(self._text)
                 except UnicodeDecodeError:
                     self._protocol.fail(1007, "not UTF-8")
                 self._text.clear()

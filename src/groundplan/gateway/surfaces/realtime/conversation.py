@@ -229,7 +229,7 @@ class Session:
                 kind = str(event.get("type", ""))
                 events.check(event)
                 waits = kind == "response.create" and self._active is not None
-                if waits and not (events.is_out_of_band(event) and len(self._queued) < MAX_QUEUED):
+                if waits and not (events.may_wait(event, len(text)) and len(self._queued) < MAX_QUEUED):
                     raise Invalid(_IN_PROGRESS, code=ACTIVE_RESPONSE_CODE, hint="Wait for response.done.")
                 if (made := await self._prepare_event(event, len(text))) is not event:
                     text = _encode(made).decode()

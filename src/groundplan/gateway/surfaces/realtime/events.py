@@ -62,6 +62,7 @@ _DECISIVE_FIELDS = _SESSION_FIELDS | REDIRECTING_FIELDS
 _PASSED_PARAMETERS = ("temperature", "voice")
 """Query parameters besides the model that are passed on, as guides of telephone providers use them; they are free."""
 _KEY_PROTOCOL = b"openai-insecure-api-key."
+MAX_WAITING_SIZE = 512 << 10
 CLEAR, CANCEL = '{"type":"input_audio_buffer.clear"}', '{"type":"response.cancel"}'
 CLEARED = "input_audio_buffer.cleared"
 
@@ -269,9 +270,10 @@ def with_capped_output(event: dict[str, Any], max_tokens: int) -> dict[str, Any]
     return changed
 
 
-def is_out_of_band(event: dict[str, Any]) -> bool:
-    """Whether an event requests an out-of-band response, of which providers make several at once."""
-    return _object(event.get("response")).get("conversation") == "none"
+def may_wait(event: dict[str, Any], size: int) -> bool:
+    """Whether a request for a response may wait for the active one: it is out-of-band, of which providers make several
+    at once, and not too large (`size` in characters) to be kept."""
+    return size <= MAX_WAITING_SIZE and _object(event.get("response")).get("conversation") == "none"
 
 
 def without_tracing(event: dict[str, Any]) -> dict[str, Any]:
