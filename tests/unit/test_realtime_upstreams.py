@@ -75,11 +75,11 @@ async def test_a_conversation_goes_on_for_as_long_as_everything_about_it_may(tmp
         (place,), now = plan.deployments_by_name["one"], rig.gateway.clock.now().timestamp()
         key = replace(key, person="ana", acts_for_others=True, expires=now + 1)
         good = replace(live.policy, keys={hash: key}, active=frozenset({"ana", "ben"}))
-        admitted = Exchange(new_id_bytes(), None, None, REALTIME)  # type: ignore[arg-type]
+        request = Request(0.0, b"GET", b"/", {b"authorization": b"Bearer assistant"})
+        admitted = Exchange(new_id_bytes(), request, None, REALTIME)  # type: ignore[arg-type]
         admitted.catalog, admitted.policy, admitted.plan, admitted.workload = live.catalog, good, plan, plan.workload
         admitted.key, admitted.person, live.policy = key, "ben", good
-        permission = Permission(rig.gateway, admitted)
-        permission.check(place)
+        (permission := Permission(rig.gateway, admitted)).check(place)
 
         def held(**more: Any) -> dict[bytes, KeyEntry]:
             return {hash: replace(key, **more)}

@@ -11,7 +11,7 @@ from groundplan.gateway.call import admit
 from groundplan.gateway.call.attempts.send_permission import may_hold_data, wait_for_policy
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.identify import check_grants, check_key
+from groundplan.gateway.call.identify import check_grants, check_key, key_digest
 
 _identity = attrgetter("site", "model", "upstream_model", "url")
 """What identifies a deployment: a change makes it another one than the conversation is connected to."""
@@ -37,10 +37,8 @@ class Permission:
             raise AssertionError("not admitted")
         self._gateway, self._admitted = gateway, admitted
         self._person = admitted.person
-        self._key, self._plan = admitted.key, admitted.plan
-        keys = gateway.live.policy.keys.items()
-        self._hash = next((hash for hash, each in keys if each.id == self._key.id), b"")
-        """Hash of the key, looked up once since there may be many keys."""
+        self._plan = admitted.plan
+        self._hash = key_digest(admitted.request.headers)
 
     async def wait_until_current(self) -> None:
         """Wait until live policy is confirmed, which takes time after a stall or a change of the clock. Raises
