@@ -15,7 +15,7 @@ from groundplan.gateway.http import websocket
 from groundplan.gateway.http.body_stream import BodyStream
 from groundplan.gateway.http.bounds import Limits
 from groundplan.gateway.http.server import Request, Response
-from groundplan.gateway.http.websocket import BYTES_PER_TURN, UNRESERVED_BYTES, ServerSocket
+from groundplan.gateway.http.websocket import BYTES_PER_TURN, MESSAGES_PER_TURN, UNRESERVED_BYTES, ServerSocket
 
 
 class Source:
@@ -81,6 +81,21 @@ async def test_thousands_of_pings_do_not_block_calls() -> None:
         await asyncio.sleep(0)
     assert receiving.result() == "hello" and turns >= 10
     assert b"".join(written.data).count(b"\x8a\x00") == 10 * BYTES_PER_TURN // 6
+
+
+async def test_thousands_of_messages_in_one_read_do_not_block_calls() -> None:
+    socket, stream, _ = connected()
+    count, turns = 100 * MESSAGES_PER_TURN, 0
+    stream.feed(frame(Opcode.TEXT, b"x") * count)
+
+    async def receive_all() -> list[str | None]:
+        return [await socket.receive() for _ in range(count)]
+
+    receiving = asyncio.create_task(receive_all())
+    while not receiving.done():
+        turns += 1
+        await asyncio.sleep(0)
+    assert receiving.result() == ["x"] * count and turns >= 100
 
 
 async def test_a_client_that_reads_no_pongs_is_paused() -> None:

@@ -24,6 +24,8 @@ from groundplan.gateway.stalls import patient
 MESSAGE_BYTES = 16 << 20
 BYTES_PER_TURN = 16 << 10
 """Bytes that are processed before other tasks have a turn: as pings they are thousands."""
+MESSAGES_PER_TURN = 32
+"""Messages that are returned before other tasks have a turn: one read may bring thousands, and many take no wait."""
 UNRESERVED_BYTES = 256 << 10
 """Bytes of messages that are kept without reserving memory for them."""
 PING_SECONDS, PONG_SECONDS = 20.0, 300.0
@@ -56,6 +58,8 @@ class ServerSocket:
         """Complete messages, each with its size in bytes."""
         self._complete_bytes = self._returned_bytes = 0
         """Bytes of complete messages, with the one that the caller works on; of that one alone."""
+        self._returned_in_turn = 0
+        """Messages that were returned since other tasks had a turn here."""
         self._is_reading = False
         """`receive` is waiting for bytes."""
         self._data_arrived = asyncio.Event()
@@ -107,6 +111,10 @@ class ServerSocket:
             self._flush()
             if self._response.is_write_paused:
                 await self._response.drain()  # a client that does not read our pongs is not read from
+        self._returned_in_turn += 1
+        if self._returned_in_turn >= MESSAGES_PER_TURN:
+            self._returned_in_turn = 0
+            await asyncio.sleep(0)
         text, self._returned_bytes = self._messages.popleft()
         return text
 
