@@ -73,6 +73,21 @@ def test_a_secret_anywhere_beside_a_model_is_told(params: str) -> None:
     assert "hunter2" not in json.dumps(verdict.body()) + "".join(verdict.files.values())
 
 
+@pytest.mark.parametrize(
+    "more",
+    [
+        "router_settings: {redis_url: 'redis://:hunter2@cache.example:6379'}",
+        "litellm_settings: {cache_params: {url: 'rediss://me:hunter2@cache.example'}}",
+        "mcp_servers: {search: {url: 'https://mcp.example/mcp?api_key=hunter2'}}",
+    ],
+)
+def test_a_password_in_an_address_is_a_secret(more: str) -> None:
+    verdict = imported(f"{PLAIN}\n{more}\n")
+    assert len([each for each in verdict.findings if each.state == SECRET]) == 1
+    for plain in (more.replace(":hunter2@", "@").replace("hunter2", ""), more.replace("hunter2", "${WORD}")):
+        assert imported(f"{PLAIN}\n{plain}\n").counts()[SECRET] == 0
+
+
 def test_settings_named_after_keys_and_tokens_are_no_secrets() -> None:
     text = f"""{PLAIN}
 general_settings:

@@ -13,6 +13,10 @@ from groundplan.catalog.imports.verdict import SECRET, Finding
 
 _FILE = re.compile(r"(?:[A-Za-z]:[\\/]|\.{0,2}/)?[\w. \\/-]{1,200}\.(?:json|pem|key|crt|p12)")
 """The name of a file, in which a secret is and not here."""
+_IN_ADDRESS = re.compile(
+    r"://[^/@\s]*:[^/@\s$<{][^/@\s]*@|[?&][\w-]*(?:key|token|secret|password)=[^&\s$<{]", re.ASCII | re.IGNORECASE
+)
+"""A password, or a key in the query, of an address; no variable or example in its place."""
 REPLACE_SECRET = "Let its issuer replace it, as it stood in a file."
 
 
@@ -40,8 +44,10 @@ def secrets_below(what: str, node: Node) -> list[Finding]:
 
 
 def is_secret(key: str, node: Node) -> bool:
-    """Whether the value is a literal text under a key that holds secrets."""
-    return node.is_hidden or (litellm_settings.may_be_secret(key) and any(_literals(node)))
+    """Whether the value is a literal text under a key that holds secrets, or an address with a password."""
+    if node.is_hidden or (isinstance(node.value, str) and _IN_ADDRESS.search(node.value) is not None):
+        return True
+    return litellm_settings.may_be_secret(key) and any(_literals(node))
 
 
 def _literals(node: Node) -> Iterator[bool]:
