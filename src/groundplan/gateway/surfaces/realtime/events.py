@@ -63,6 +63,7 @@ _PASSED_PARAMETERS = ("temperature", "voice")
 """Query parameters besides the model that are passed on, as guides of telephone providers use them; they are free."""
 _KEY_PROTOCOL = b"openai-insecure-api-key."
 MAX_WAITING_SIZE = 512 << 10
+"""Characters of a request for a response that may wait for the active one."""
 CLEAR, CANCEL = '{"type":"input_audio_buffer.clear"}', '{"type":"response.cancel"}'
 CLEARED = "input_audio_buffer.cleared"
 
