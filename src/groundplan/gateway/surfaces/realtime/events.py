@@ -54,11 +54,13 @@ _SESSION_FIELDS = frozenset(
         "model",
         "turn_detection",
         "tracing",
+        "service_tier",
         *CAP_FIELDS,
     }
 )
 """Fields of an event, and of a session or a response in it, that decide something here."""
 _DECISIVE_FIELDS = _SESSION_FIELDS | REDIRECTING_FIELDS
+_STANDARD_TIERS = (None, "auto", "default")
 _PASSED_PARAMETERS = ("temperature", "voice")
 """Query parameters besides the model that are passed on, as guides of telephone providers use them; they are free."""
 _KEY_PROTOCOL = b"openai-insecure-api-key."
@@ -220,6 +222,9 @@ def check(event: dict[str, Any]) -> None:
         for transcriber in (part.get("input_audio_transcription"), audio_input.get("transcription")):
             _refuse_redirecting(_object(transcriber))  # the transcriber is checked in `transcripts`
         _refuse_idle_timeout(part.get("turn_detection"), audio_input.get("turn_detection"))
+        if part.get("service_tier") not in _STANDARD_TIERS:
+            hint = "Leave it out: responses are reserved at the standard price."
+            raise Invalid("service_tier is not supported", code="field_unsupported", hint=hint)
         tools = part.get("tools")
         if isinstance(tools, list) and any(not isinstance(t, dict) or t.get("type") != "function" for t in tools):
             raise Invalid("only tools of type function are supported", code="field_unsupported", hint=HINT)

@@ -1,4 +1,4 @@
-"""Long events of conversations: read and checked in a thread, so that the calls of others go on meanwhile."""
+"""What clients send in conversations: long events are read and checked in a thread, what costs more is refused."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from tests.unit.test_realtime_upstreams import conversing
 from websockets.asyncio.server import ServerConnection
 
 from groundplan.blueprint.model import Guardrails
+from groundplan.core.errors import Invalid
 from groundplan.gateway.guard import conversation
 from groundplan.gateway.offload import CHECKED_BYTES, READ_BYTES
 from groundplan.gateway.surfaces.realtime import events, read
@@ -109,6 +110,15 @@ async def test_a_long_event_is_read_in_a_thread(monkeypatch: pytest.MonkeyPatch)
         text = json.dumps({"type": "input_audio_buffer.append", "audio": "A" * size})
         assert (await read.read_event(text))["audio"] == "A" * size
     assert in_loop == [True, False]
+
+
+@pytest.mark.parametrize("place", ["session", "response"])
+def test_a_dearer_class_of_service_is_refused_by_name(place: str) -> None:
+    for tier in ("priority", "flex", 1, ["auto"]):
+        with pytest.raises(Invalid, match="service_tier"):
+            events.check({"type": "session.update", place: {"service_tier": tier}})
+    for tier in (None, "auto", "default"):
+        events.check({"type": "session.update", place: {"service_tier": tier}})
 
 
 def test_what_waits_for_the_active_response_is_out_of_band_and_not_large() -> None:
