@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 from tests.unit.test_import_litellm import finding_places, imported, known, model
+from typer.testing import CliRunner
 
 from groundplan.catalog.check import validate_files
 from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NEEDED, NO_EQUAL, NO_PRICE, SECRET
+from groundplan.cli.main import app
 
 PLAIN = model("x", "{model: openai/gpt-4o}")
 
@@ -163,3 +166,16 @@ def test_a_model_may_be_named_by_its_folder_as_vllm_does(name: str) -> None:
     verdict = imported(model("x", f"{{model: {name}, api_base: 'http://vllm:8000/v1'}}"), prices={"x": "free"})
     (found,) = validate_files(verdict.files, known_price=known).deployments.values()
     assert found.upstream_model == name.partition("/")[2] and "//" not in found.model
+
+
+def test_included_files_are_beside_the_one_that_names_them(tmp_path: Path) -> None:
+    """Or, as older versions of the proxy have it, beside the first; each is read once, however it is named."""
+    (tmp_path / "models").mkdir()
+    for path, names in {
+        "c.yaml": "./models/all.yaml, more.yaml", "models/all.yaml": "some.yaml, more.yaml, ../models/some.yaml",
+        "models/some.yaml": "../c.yaml", "more.yaml": "",
+    }.items():  # fmt: skip
+        name = Path(path).stem
+        (tmp_path / path).write_text(f"include: [{names}]\n{model(name, '{model: openai/gpt-4o}')}\n")
+    done = CliRunner().invoke(app, ["import", "litellm", str(tmp_path / "c.yaml"), "--json"])
+    assert json.loads(done.output)["models"] == 4

@@ -229,22 +229,26 @@ def _prices(given: Sequence[str]) -> Mapping[str, str]:
 
 
 def _read(config: Path) -> dict[str, str]:
-    """Texts of the configuration and of the files that it includes, by name. Raises `Invalid`."""
-    folder = config.absolute().parent
+    """Texts of the configuration and of the files that it includes, by path from its folder. Raises `Invalid`."""
+    folder = config.absolute().parent.resolve()
     files = {config.name: _text(config, config.name)}
-    waiting = list(included_files(files[config.name]))
+    waiting = [(folder, name) for name in included_files(files[config.name])]
     while waiting:
-        name = waiting.pop(0)
-        path = (folder / name).resolve()
+        beside, written = waiting.pop(0)
+        path = (beside / written).resolve()
+        if not path.exists():  # LiteLLM's older versions look beside the first file only
+            path = (folder / written).resolve()
+        inside = path.is_relative_to(folder)
+        name = path.relative_to(folder).as_posix() if inside else written
         if name in files:
             continue
-        if len(files) >= MAX_FILES or not path.is_relative_to(folder.resolve()):
+        if len(files) >= MAX_FILES or not inside:
             raise Invalid(
                 "an included file is outside of the folder of the configuration, or there are too many",
                 code="import_include", where=f"{config.name}", hint="Put it beside the configuration.",
             )  # fmt: skip
         files[name] = _text(path, name)
-        waiting += included_files(files[name])
+        waiting += [(path.parent, each) for each in included_files(files[name])]
     return files
 
 
