@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec import structs
 from tests.contract.ways import Authority, ConnectProxy, proxy, server_context
-from tests.unit.call_rig import Rig, call_rig
+from tests.unit.call_rig import FixedPolicy, Rig, call_rig
 from tests.unit.test_realtime_upstreams import conversing, port_of
 from websockets.asyncio.client import connect
 from websockets.asyncio.server import ServerConnection, serve
@@ -58,11 +58,11 @@ async def test_tls_is_with_the_upstream_and_not_with_the_proxy(tmp_path: Path) -
         port, through = port_of(server), f"http://127.0.0.1:{way.port}"
         places = {"talker": {"kind": "realtime", "max_output_tokens": 20, "tls": tls, "proxy": through}}
         async with call_rig(tmp_path / "home", ["talker"], more=places) as rig, asyncio.timeout(30):
-            assert rig.gateway.live.catalog is not None
-            declared = rig.gateway.live.catalog.blueprint
-            (talker,) = declared.deployments
+            live = rig.gateway.live
+            assert isinstance(live, FixedPolicy) and live.catalog is not None
+            (talker,) = live.catalog.blueprint.deployments
             secured = structs.replace(talker, url=f"https://127.0.0.1:{port}/v1")
-            rig.gateway.live.catalog = index(structs.replace(declared, deployments=[secured]))
+            live.catalog = index(structs.replace(live.catalog.blueprint, deployments=[secured]))
             async with connect(prepared(rig), additional_headers=KEY) as client:
                 assert '"session.created"' in str(await client.recv())
         assert way.asked == [f"127.0.0.1:{port}"]
