@@ -11,6 +11,7 @@ from websockets.client import ClientProtocol
 from websockets.frames import Close, Frame, Opcode
 from websockets.uri import parse_uri
 
+from groundplan.core.errors import Invalid
 from groundplan.gateway.http import websocket
 from groundplan.gateway.http.body_stream import BodyStream
 from groundplan.gateway.http.bounds import Limits
@@ -60,6 +61,16 @@ def connected() -> tuple[ServerSocket, BodyStream, Written]:
 
 def frame(opcode: Opcode, data: bytes = b"", *, fin: bool = True) -> bytes:
     return Frame(opcode, data, fin).serialize(mask=True)
+
+
+@pytest.mark.parametrize("missing", ["sec-websocket-key", "sec-websocket-version", "connection"])
+async def test_a_wrong_handshake_is_refused_before_anything_is_done_for_it(missing: str) -> None:
+    """No upstream is connected, since the request comes to no socket."""
+    socket, _, _ = connected()
+    request = socket._request
+    del request.headers[missing.encode()]
+    with pytest.raises(Invalid, match="handshake"):
+        ServerSocket(request, cast(Response, cast(Any, Written())))
 
 
 async def test_empty_fragments_are_not_stored() -> None:

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from websockets.exceptions import ProtocolError
 from websockets.frames import CloseCode, Frame, Opcode
 from websockets.http11 import Request as WebSocketRequest
+from websockets.http11 import Response as WebSocketResponse
 from websockets.server import ServerProtocol
 from websockets.typing import Subprotocol
 
@@ -40,8 +41,20 @@ def _select_subprotocol(_: ServerProtocol, offered: Sequence[Subprotocol]) -> Su
     return _SUBPROTOCOL if _SUBPROTOCOL in offered else None
 
 
+def _handshake_answer(protocol: ServerProtocol) -> WebSocketResponse:
+    """The answer to the handshake that was received. Raises `Invalid` if it is none, or a wrong one."""
+    events, hint = protocol.events_received(), "Use a WebSocket client."
+    if len(events) != 1 or not isinstance(events[0], WebSocketRequest):
+        raise Invalid("this is not a WebSocket handshake", code="upgrade_unsupported", hint=hint)
+    answer = protocol.accept(events[0])
+    if answer.status_code != 101:
+        raise Invalid("the WebSocket handshake is wrong", code="upgrade_unsupported", hint=hint)
+    return answer
+
+
 class ServerSocket:
-    """A server-side WebSocket. `accept`, then `receive` until None; `send` and `close` at any time between."""
+    """A server-side WebSocket. `accept`, then `receive` until None; `send` and `close` at any time between. Raises
+    `Invalid` if the request is not a WebSocket handshake, before anything is done for it."""
 
     def __init__(self, request: Request, response: Response) -> None:
         self._request = request
@@ -52,6 +65,7 @@ class ServerSocket:
         )
         lines = b"".join(b"%b: %b\r\n" % item for item in request.headers.items())
         self._protocol.receive_data(b"GET %b HTTP/1.1\r\n%b\r\n" % (request.target, lines))
+        self._answer = _handshake_answer(self._protocol)
         self._text = bytearray()
         """The message that is being received."""
         self._messages: deque[tuple[str, int]] = deque()
@@ -68,20 +82,10 @@ class ServerSocket:
         self.accepted = False
 
     def accept(self) -> None:
-        """Send the handshake's answer. Raises `Invalid` if the request is not a WebSocket handshake."""
-        events = self._protocol.events_received()
-        if len(events) != 1 or not isinstance(events[0], WebSocketRequest):
-            raise Invalid(
-                "this is not a WebSocket handshake", code="upgrade_unsupported", hint="Use a WebSocket client."
-            )
-        answer = self._protocol.accept(events[0])
-        if answer.status_code != 101:
-            raise Invalid(
-                "the WebSocket handshake is wrong", code="upgrade_unsupported", hint="Use a WebSocket client."
-            )
+        """Send the handshake's answer."""
         if self._response.request_id:
-            answer.headers["x-request-id"] = self._response.request_id
-        self._protocol.send_response(answer)
+            self._answer.headers["x-request-id"] = self._response.request_id
+        self._protocol.send_response(self._answer)
         self._flush()
         self.accepted = True
 
