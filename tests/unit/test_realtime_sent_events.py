@@ -99,7 +99,7 @@ async def test_a_long_event_that_is_refused_ends_nothing(tmp_path: Path) -> None
 
 async def test_a_long_event_is_read_in_a_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     in_loop: list[bool] = []
-    original = read.read_client
+    original = events.read_client
 
     def watched(text: str) -> dict[str, Any]:
         in_loop.append(threading.current_thread() is threading.main_thread())
@@ -114,11 +114,11 @@ async def test_a_long_event_is_read_in_a_thread(monkeypatch: pytest.MonkeyPatch)
 
 @pytest.mark.parametrize("place", ["session", "response"])
 def test_a_dearer_class_of_service_is_refused_by_name(place: str) -> None:
-    for tier in ("priority", "flex", 1, ["auto"]):
+    for dearer in ("priority", "flex", 1, ["auto"]):
         with pytest.raises(Invalid, match="service_tier"):
-            events.check({"type": "session.update", place: {"service_tier": tier}})
-    for tier in (None, "auto", "default"):
-        events.check({"type": "session.update", place: {"service_tier": tier}})
+            events.check({"type": "session.update", place: {"service_tier": dearer}})
+    for standard in (None, "auto", "default"):
+        events.check({"type": "session.update", place: {"service_tier": standard}})
 
 
 def test_what_waits_for_the_active_response_is_out_of_band_and_not_large() -> None:

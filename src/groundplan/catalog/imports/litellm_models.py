@@ -24,6 +24,7 @@ from groundplan.catalog.imports.litellm_variables import Variables
 from groundplan.catalog.imports.naming import one_line, slug, unique
 from groundplan.catalog.imports.node import Node
 from groundplan.catalog.imports.providers import (
+    PROVIDERS,
     UNKNOWN,
     Provider,
     host_of,
@@ -289,7 +290,7 @@ class EntryReader:
         public = provider.prices is not None and not (private and provider.url is not None)
         prefixes = (provider.prices, "openai") if provider.prices == "azure" else (provider.prices,)
         if private and (other := addresses.provider_by_url(url or "")) is not None:
-            public, prefixes = True, (addresses.PROVIDERS[other].prices,)  # it takes its own price, by whatever client
+            public, prefixes = True, (PROVIDERS[other].prices,)  # it takes its own price, by whatever client
         for prefix in prefixes if public or base else ():
             candidate = f"{prefix}/{bare}"
             if prefix and _MODEL_NAME.fullmatch(candidate) and self._asked.known_price(candidate):
