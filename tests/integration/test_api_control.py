@@ -327,12 +327,18 @@ def test_a_key_has_its_own_terms_and_is_rotated_once(control: Control) -> None:
     again = control.ask("POST", f"/api/keys/{old['id']}/rotate", {})
     assert (again.status, again.code) == (409, "key_rotated")
     oddly = {"scope": f"key/{new.body['id']}", "reason": "it asks oddly"}
-    assert control.ask("POST", "/api/kill", oddly).body["others"] == [old["id"]], "which goes on for an hour"
-    leaked = {"scope": f"key/{old['id']}", "reason": "it leaked"}
-    assert control.ask("POST", "/api/kill", leaked).body["others"] == [], "the other one is stopped"
+    killed = control.ask("POST", "/api/kill", {**oddly, "scope": oddly["scope"].upper().replace("KEY", "key")}).body
+    assert (killed["scope"], killed["also_stopped"]) == (oddly["scope"], [old["id"]]), "which had an hour left"
     stopped = control.ask("POST", f"/api/keys/{new.body['id']}/rotate", {})
-    assert (stopped.status, stopped.code) == (409, "key_stopped"), "its successor would not be"
-    assert [control.ask("POST", "/api/kill/lift", each).status for each in (oddly, leaked)] == [200, 200]
+    assert (stopped.status, stopped.code) == (409, "key_stopped"), "and so its successor would be"
+    by_the_other = {"scope": f"key/{old['id']}", "reason": "it may go on"}
+    refused = control.ask("POST", "/api/kill/lift", by_the_other)
+    assert refused.code == "not_killed" and oddly["scope"] in refused.body["error"]["message"]
+    why = control.ask("GET", f"/api/why/key/{old['id']}").body
+    assert [kill["scope"] for kill in why["facts"]["kills"]] == [oddly["scope"]]
+    assert any(f"{oddly['scope']}, a key of its line of rotations, is stopped" in line for line in why["because"])
+    assert control.ask("POST", "/api/kill/lift", oddly).status == 200
+    assert control.ask("GET", f"/api/why/{old['id']}").body["facts"]["kills"] == []
     for wrong, code in (
         ({"budget": "20 USD"}, "key_terms"),
         ({"networks": ["nowhere"]}, "key_terms"),

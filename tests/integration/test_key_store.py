@@ -133,6 +133,30 @@ async def test_keys_are_as_if_all_were_read_again(database: Database, tmp_path: 
             assert view.policy == await anew(database, tmp_path)
 
 
+async def test_a_kill_of_a_key_covers_its_line(database: Database, tmp_path: Path) -> None:
+    with psycopg.connect(database.urls["control"]) as conn:
+        first, _ = service.create_key(conn, "operator", "assistant")
+        second = service.rotate_key(conn, "operator", first, timedelta(hours=1))[0].id
+        third = service.rotate_key(conn, "operator", second, timedelta(hours=1))[0].id
+        other, _ = service.create_key(conn, "operator", "assistant")
+    line = {f"key/{id}" for id in (first, second, third)}
+    async with following(database, tmp_path) as (view, connection):
+        for named in (first, third):
+            with psycopg.connect(database.urls["control"]) as conn:
+                service.kill(conn, "operator", f"key/{str(named).upper()}", "it asks oddly", streams=named == third)
+            with psycopg.connect(database.urls["control"]) as conn, pytest.raises(Conflict, match="key_stopped"):
+                service.rotate_key(conn, "operator", third, timedelta(hours=1))
+            await view._load_policy(connection, None)
+            assert view.policy.kills == line and f"key/{other}" not in view.policy.kills
+            assert view.policy.severed == (line if named == third else set())
+            with psycopg.connect(database.urls["control"]) as conn:
+                service.lift(conn, "operator", f"key/{named.hex}")
+            await view._load_policy(connection, None)
+            assert not view.policy.kills and not view.policy.severed
+    with psycopg.connect(database.urls["control"]) as conn:
+        service.rotate_key(conn, "operator", third, timedelta(hours=1))
+
+
 async def test_a_kill_reads_no_key(database: Database, tmp_path: Path) -> None:
     company = Company(database)
     for _ in range(3):

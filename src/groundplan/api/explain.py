@@ -172,8 +172,9 @@ def _approval(approval: Facts) -> str:
     return f"{approval['name']} {approval['decision']} it as {approval['duty']} of {approval['subject']}{suffix}."
 
 
-def explain_key(facts: Facts) -> list[str]:
-    """Explain a key: what it may do, and its state."""
+def explain_key(facts: Facts, kills: Iterable[Facts] = ()) -> list[str]:
+    """Explain a key: what it may do, its state, and the `kills` by which it is stopped, of it or of another key of its
+    line of rotations."""
     permissions = f"carries the permissions of {facts['user']}" if facts["user"] else "carries nobody's permissions"
     lines = [
         f"A key for {facts['workload']}, made by {facts['created_by']} at {facts['created_at']}; it {permissions}."
@@ -181,6 +182,9 @@ def explain_key(facts: Facts) -> list[str]:
     lines.append(f"It is {facts['state']}.")
     if facts["acts_for_others"]:
         lines.append("It may name other people in groundplan-on-behalf-of.")
+    for kill in kills:
+        line = "" if kill["scope"] == f"key/{facts['id']}" else ", a key of its line of rotations,"
+        lines.append(f"{kill['scope']}{line} is stopped since {kill['at']}: {kill['reason']}")
     return lines
 
 

@@ -174,12 +174,11 @@ def key_or_none(conn: Db, key_id: UUID) -> Row | None:
 
 
 def rotated_keys(conn: Db, key_id: UUID) -> list[str]:
-    """Ids of the other usable keys that this key was rotated to or from."""
+    """Ids of the other keys that this key was rotated to or from and that have not ended, also if they are stopped."""
     rows = select(
         conn,
         """SELECT o.id FROM api_key k JOIN api_key o ON coalesce(o.family, o.id) = coalesce(k.family, k.id)
            WHERE k.id = %s AND o.id <> k.id AND o.revoked_at IS NULL AND (o.expires_at IS NULL OR o.expires_at > now())
-             AND NOT EXISTS (SELECT 1 FROM kill_switch s WHERE s.lifted_at IS NULL AND s.scope = 'key/' || o.id)
            ORDER BY o.created_at, o.id""",
         (key_id,),
     )

@@ -138,7 +138,7 @@ def require_key_id(argument: str) -> None:
 
 
 def others_text(value: dict[str, Any]) -> str:
-    """Note that the keys to or from which this key was rotated are not stopped with it."""
+    """Note that the keys to or from which this key was rotated are not revoked with it."""
     others = value.get("others") or ()
     return f" (its line goes on with {', '.join(others)})" if others else ""
 

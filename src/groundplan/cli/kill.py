@@ -14,12 +14,13 @@ from typing import Annotated, Any
 import typer
 
 from groundplan.cli.client import ControlClient
-from groundplan.cli.keys import effective_text, others_text, require_key_id
+from groundplan.cli.keys import effective_text, require_key_id
 from groundplan.cli.options import HomeOption, JsonOption, home_for
 from groundplan.cli.output import emit, note
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.home import Home
 from groundplan.identity import kill_file
+from groundplan.identity.model import canonical_scope
 
 API_TIMEOUT_SECONDS = 5.0
 """A kill takes two seconds, gateways included. If the API does not answer within this time (PostgreSQL or the network
@@ -52,6 +53,7 @@ def kill(
             f"'{scope}' is not something that can be stopped", code="kill_scope",
             hint="Write company, or provider/, model/, workload/, deployment/, source/, tool/, key/ or site/NAME.",
         )  # fmt: skip
+    scope = canonical_scope(scope)
     if lift:
         value = ControlClient.connect(home).post("/api/kill/lift", {"scope": scope, "reason": reason})
         text = f"{scope} may run again" if value["lifted"] else f"requested: {scope} waits for {value['waits_for']}"
@@ -60,9 +62,15 @@ def kill(
     value = _kill_offline(home_for(home), scope, reason) if offline else _kill_online(home, scope, reason, streams)
     file = value.get("file")
     file_text = f"{scope} is stopped by {file}: workers of this HOME obey it at their next heartbeat" if file else None
-    emit(value, as_json, file_text or effective_text(f"{scope} is stopped{others_text(value)}", value["effective"]))
+    emit(value, as_json, file_text or effective_text(f"{scope} is stopped{_line_text(value)}", value["effective"]))
     if not value["effective"]["complete"]:
         raise typer.Exit(Unavailable.exit_code)
+
+
+def _line_text(value: dict[str, Any]) -> str:
+    """Note which other keys are stopped with a key that was rotated."""
+    also_stopped = value.get("also_stopped") or ()
+    return f" (and so is the rest of its line of rotations: {', '.join(also_stopped)})" if also_stopped else ""
 
 
 def _kill_online(home: Path | None, scope: str, reason: str, streams: bool) -> dict[str, Any]:

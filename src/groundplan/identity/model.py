@@ -34,6 +34,18 @@ KILL_SCOPES = ("provider", "model", "workload", "deployment", "source", "tool", 
 GroupType = Literal["group", "team"]
 
 
+def canonical_scope(scope: str) -> str:
+    """The scope of a kill as it is stored and compared: a key's id in the form of every list, whatever form it was
+    written in (capital letters, no hyphens). Other scopes unchanged."""
+    kind, _, name = scope.partition("/")
+    if kind != "key":
+        return scope
+    try:
+        return f"key/{UUID(name)}"
+    except ValueError:
+        return scope
+
+
 @dataclass(frozen=True, slots=True)
 class Person:
     """A person who may own, call or approve. `email` is lower case."""

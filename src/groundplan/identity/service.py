@@ -35,6 +35,7 @@ from groundplan.identity.model import (
     KeyTerms,
     Person,
     Propagation,
+    canonical_scope,
 )
 
 POLICY_LEASE_S = 1.0
@@ -269,9 +270,9 @@ def rotate_key(conn: Connection[Any], actor: str, key_id: UUID, overlap: timedel
         raise Conflict(
             f"the key was rotated already, to {old.replaced_by}", code="key_rotated", hint="Rotate that one, or wait."
         )
-    if (scope := f"key/{key_id}") in store.stopped_scopes(conn):
-        hint = f"Whoever stopped it knows why; `groundplan kill {scope} --lift -m WHY` comes first."
-        raise Conflict("the key is stopped, and its successor would not be", code="key_stopped", hint=hint)
+    if stopped := store.stopped_keys_of_line(conn, key_id):
+        hint = f"Whoever stopped it knows why; `groundplan kill key/{stopped[0]} --lift -m WHY` comes first."
+        raise Conflict("the key is stopped, and so its successor would be", code="key_stopped", hint=hint)
     secret = make_key()
     new = replace(
         old,
@@ -322,10 +323,12 @@ def revoke_key(conn: Connection[Any], actor: str, key_id: UUID) -> int:
 
 def kill(conn: Connection[Any], actor: str, scope: str, reason: str, *, streams: bool = False) -> int:
     """Stop `company`, or one `provider/N`, `model/N`, `workload/N`, `deployment/N`, `source/N`, `tool/N`, `key/ID` or
-    `site/N`, until it is lifted. `streams`: answers that are under way are ended too.
+    `site/N`, until it is lifted; with a key all others of its line of rotations. `streams`: answers that are under way
+    are ended too.
 
     Raises `Invalid` (`kill_scope`, `reason`).
     """
+    scope = canonical_scope(scope)
     kind, _, name = scope.partition("/")
     if scope != COMPANY and (kind not in KILL_SCOPES or not name):
         raise Invalid(
@@ -350,6 +353,7 @@ def clear_answers(conn: Connection[Any], actor: str, workload: str) -> int:
 
 def lift(conn: Connection[Any], actor: str, scope: str) -> int:
     """End every kill of exactly this scope. Raises `NotFound` (`not_killed`)."""
+    scope = canonical_scope(scope)
     number = store.next_policy_number(conn, "lift", scope, False)
     ended = store.lift_kills(conn, scope, actor)
     if not ended:

@@ -287,6 +287,15 @@ def stopped_scopes(conn: Connection[Any]) -> set[str]:
     return {scope for (scope,) in fetch_rows(conn, "SELECT DISTINCT scope FROM kill_switch WHERE lifted_at IS NULL")}
 
 
+def stopped_keys_of_line(conn: Connection[Any], id: UUID) -> list[UUID]:
+    """The keys that kills in force name, among this key and all others of its line of rotations."""
+    query: LiteralString = """SELECT DISTINCT o.id FROM api_key k
+        JOIN api_key o ON coalesce(o.family, o.id) = coalesce(k.family, k.id)
+        JOIN kill_switch s ON s.scope = 'key/' || o.id
+        WHERE k.id = %s AND s.lifted_at IS NULL ORDER BY o.id"""
+    return [stopped for (stopped,) in fetch_rows(conn, query, (id,))]
+
+
 def lift_kills(conn: Connection[Any], scope: str, by: str) -> list[UUID]:
     """Lift the kills of this scope that are in force; returns their ids."""
     query: LiteralString = """UPDATE kill_switch SET lifted_at = now(), lifted_by = %s

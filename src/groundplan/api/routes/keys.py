@@ -29,6 +29,7 @@ from groundplan.core.errors import Denied, Invalid
 from groundplan.core.money import short_usd
 from groundplan.identity import rights_store
 from groundplan.identity import service as identity
+from groundplan.identity import store as identity_store
 from groundplan.identity.model import KeyTerms
 from groundplan.release.warnings import limits
 
@@ -223,11 +224,11 @@ def list_keys(
 @router.delete("/keys/{key_id}")
 def revoke_key(key_id: UUID, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Revoke a key. `effective` lists the gateways that have acknowledged it; `others` are keys that it was rotated to
-    or from, which remain valid."""
+    or from, which go on."""
     with services.transaction() as conn:
         row = store.key(conn, key_id)
         authorize(caller, "revoke", f"workload/{row['workload']}")
         number = identity.revoke_key(conn, caller.actor, key_id)
-        others = store.rotated_keys(conn, key_id)
+        others = [] if identity_store.stopped_keys_of_line(conn, key_id) else store.rotated_keys(conn, key_id)
     effective = policy_effect(services, number, workload=row["workload"])
     return {"id": str(key_id), "effective": effective, "others": others}

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 from uuid import UUID
 
 from psycopg import Connection
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, StringConstraints
 
 from groundplan.api import store
 from groundplan.api.access.authorization import authorize
@@ -27,6 +27,8 @@ from groundplan.governance import service as governance
 from groundplan.governance.policy.vocabulary import provider_of
 from groundplan.identity import rights, rights_store
 from groundplan.identity import service as identity
+from groundplan.identity import store as identity_store
+from groundplan.identity.model import canonical_scope
 from groundplan.ledger import finding_store
 from groundplan.ledger.model import OVER_BOUND
 
@@ -40,6 +42,7 @@ class KillBody(BaseModel):
     scope: Annotated[
         str,
         StringConstraints(pattern=r"^(company|(provider|model|workload|deployment|source|tool|key|site)/\S{1,160})$"),
+        AfterValidator(canonical_scope),
     ]
     reason: Annotated[str, StringConstraints(min_length=1, max_length=500)]
     streams: bool = False
@@ -84,15 +87,15 @@ def _scopes(blueprint: Blueprint | None) -> list[str]:
 @router.post("/kill", status_code=201)
 def kill(body: KillBody, services: ServicesDep, caller: SignedIn) -> dict[str, Any]:
     """Stop a scope. Gateways acknowledge within a second; each disconnected one is listed with the time until which it
-    may serve. For a rotated key, `others` are keys of its rotation that remain valid."""
+    may serve. With a rotated key, `also_stopped` are the other keys of its line of rotations that have not ended."""
     authorize(caller, "stop", body.scope)
     kind, _, name = body.scope.partition("/")
     with services.transaction() as conn:
         _check_scope(conn, body.scope)
         number = identity.kill(conn, caller.actor, body.scope, body.reason, streams=body.streams)
-        others = store.rotated_keys(conn, UUID(name)) if kind == "key" else []
+        also_stopped = store.rotated_keys(conn, UUID(name)) if kind == "key" else []
     effective = policy_effect(services, number, workload=name if kind == "workload" else None)
-    return {"scope": body.scope, "reason": body.reason, "effective": effective, "others": others}
+    return {"scope": body.scope, "reason": body.reason, "effective": effective, "also_stopped": also_stopped}
 
 
 @router.post("/kill/lift")
@@ -105,7 +108,7 @@ def lift(body: KillBody, services: ServicesDep, caller: SignedIn) -> dict[str, A
     authorize(caller, "lift", body.scope)
     with services.transaction() as conn:
         if body.scope not in {row["scope"] for row in store.kills(conn)}:
-            raise NotFound(f"{body.scope} is not stopped", code="not_killed", hint="`groundplan status` lists what is.")
+            raise _not_stopped(conn, body.scope)
         alone = is_one_approver_enough(services, conn)
         if not rights.confirm_lift(conn, caller.actor, body.scope, body.reason, proven=caller.proven, alone=alone):
             waits_for = _lift_waits_for(proven=caller.proven)
@@ -113,6 +116,15 @@ def lift(body: KillBody, services: ServicesDep, caller: SignedIn) -> dict[str, A
         number = identity.lift(conn, caller.actor, body.scope)
         finding_store.close_about(conn, OVER_BOUND, body.scope, caller.actor, body.reason)
     return {"scope": body.scope, "lifted": True, "waits_for": None, "effective": policy_effect(services, number)}
+
+
+def _not_stopped(conn: Connection[Any], scope: str) -> NotFound:
+    """The error for lifting a stop that is not in force, naming the one by which a rotated key is stopped."""
+    kind, _, name = scope.partition("/")
+    if kind == "key" and _is_key(conn, name) and (named := identity_store.stopped_keys_of_line(conn, UUID(name))):
+        message = f"{scope} is stopped with key/{named[0]}, of its line of rotations"
+        return NotFound(message, code="not_killed", hint=f"Lift that: `groundplan kill key/{named[0]} --lift -m WHY`.")
+    return NotFound(f"{scope} is not stopped", code="not_killed", hint="`groundplan status` lists what is.")
 
 
 def _lift_waits_for(*, proven: bool) -> str:

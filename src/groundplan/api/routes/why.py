@@ -20,6 +20,7 @@ from groundplan.core.audit import store as audit_store
 from groundplan.core.errors import NotFound, Problem
 from groundplan.governance import approved_parts
 from groundplan.governance import service as governance
+from groundplan.identity import store as identity_store
 from groundplan.release.model import placement_json
 
 router = protected_router("why")
@@ -104,7 +105,9 @@ def _explain_id(conn: Connection[Any], services: Services, caller: Caller, name:
         return {"kind": "change", "because": explain.explain_change(facts), "facts": facts}
     key = store.key_or_none(conn, id)
     if key is not None:
-        return {"kind": "key", "because": explain.explain_key(key), "facts": key}
+        stopped = {f"key/{each}" for each in identity_store.stopped_keys_of_line(conn, id)}
+        kills = [kill for kill in store.kills(conn) if kill["scope"] in stopped]
+        return {"kind": "key", "because": explain.explain_key(key, kills), "facts": {**key, "kills": kills}}
     entry = audit_store.entry_by_id(conn, id)
     if entry is not None:
         (facts,) = entries_json(conn, caller, [entry])

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Callable, Mapping, Sequence, Set
 from contextlib import closing, suppress
 from dataclasses import replace
 from typing import Any, LiteralString
@@ -38,7 +38,8 @@ from groundplan.gateway.policy.gate import gate_of
 from groundplan.gateway.policy.grants import groups_of
 from groundplan.gateway.policy.policy_store import RecordedStops
 from groundplan.gateway.policy.remaining import RemainingBudgets
-from groundplan.gateway.policy.snapshot import EMPTY_POLICY, PEOPLE_DAYS, Policy
+from groundplan.gateway.policy.snapshot import EMPTY_POLICY, PEOPLE_DAYS, KeyEntry, Policy
+from groundplan.gateway.policy.stopped_keys import StoppedKeys, with_lines
 from groundplan.gateway.stalls import patient
 
 HEARTBEAT_SECONDS = 0.2
@@ -107,6 +108,7 @@ class LiveView:
         self._database_kills: frozenset[str] = frozenset()
         self._file_kills: frozenset[str] = frozenset({"company"})
         """Kills of the file in HOME, as last read. A file that could never be read may stop anything."""
+        self._stopped_keys = StoppedKeys()
         self._own_stops: dict[str, set[str]] = {}
         """Scopes that this worker stopped itself, with the ids of the calls that caused it."""
         self._slow_refresh_at = float("-inf")
@@ -335,11 +337,11 @@ class LiveView:
             keys=keys,
             people=people,
             active=active,
-            kills=self._kills(),
+            kills=self._kills(keys),
             cleared=rows.cleared,
             groups=rows.groups,
             members=rows.members,
-            severed=rows.severed,
+            severed=with_lines(rows.severed, keys),
             exceptions=rows.exceptions,
             experiments=rows.experiments or None,
             parts=rows.parts,
@@ -421,8 +423,9 @@ class LiveView:
         self._kill_file_failed = False
         return self._file_kills
 
-    def _kills(self) -> frozenset[str]:
-        return self._database_kills | self._read_file_kills() | frozenset(self._own_stops)
+    def _kills(self, keys: Mapping[bytes, KeyEntry]) -> frozenset[str]:
+        scopes = self._database_kills | self._read_file_kills() | frozenset(self._own_stops)
+        return self._stopped_keys.with_lines(scopes, keys)
 
     def _drop_recorded_stops(self, recorded: RecordedStops) -> None:
         """Forget own stops that live policy has taken over: those in force there, and those that it had for the same
@@ -442,7 +445,7 @@ class LiveView:
 
     def read_kill_file(self) -> None:
         """Take up HOME/run/kill.json; also called by the worker's watch, since a hanging database may hold up `run`."""
-        kills = self._kills()
+        kills = self._kills(self.policy.keys)
         if kills != self.policy.kills:
             old = self.policy
             self.policy = replace(old, kills=kills)

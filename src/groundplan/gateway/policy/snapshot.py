@@ -66,7 +66,8 @@ class Policy:
     active: frozenset[str]
     """ids of active people"""
     kills: frozenset[str]
-    """company | provider/N | model/N | workload/N | deployment/N | source/N | tool/N | key/ID | site/N"""
+    """company | provider/N | model/N | workload/N | deployment/N | source/N | tool/N | key/ID | site/N. With a key all
+    keys of its line."""
     cleared: dict[str, int] = field(default_factory=dict)
     """How often the cached answers of each workload were cleared."""
     groups: dict[str, str] = field(default_factory=dict)
