@@ -251,7 +251,8 @@ async def _pages(setup: Setup, first: str, second: str) -> None:
         await other.messages.batches.retrieve(names[0])
     await other.close()
     stack, path = setup.stack, f"/v1/messages/batches/{names[0]}/results"
-    key = stack.key(person=stack.person("ben@acme.example"))
+    ben = stack.person("ben@acme.example")
+    key = stack.key(person=ben)
     assert (await stack.ask("GET", path, key)).status == 200
     stack.sql("UPDATE batch SET person = 'ana'")
     made = [workload("assistant", ["chat"], embeddings=["chat"], grounding=GROUNDING)]
@@ -259,6 +260,12 @@ async def _pages(setup: Setup, first: str, second: str) -> None:
     stack.apply(blueprint(2, [place], made, limit=PICO // 100))
     await stack.wait_until_ready(2)
     assert (await stack.ask("GET", path, key)).status == 404, "they may say what only their person may read"
+    whole = path.removesuffix("/results")
+    assert (await stack.ask("DELETE", whole, key)).status == 404, "nobody deletes results that are not theirs to read"
+    assert (await stack.ask("GET", whole, key)).status == 200
+    assert (await stack.ask("POST", f"{whole}/cancel", key)).status == 200, "what the workload pays for, it may stop"
+    stack.sql("UPDATE batch SET person = %s", ben)
+    assert (await stack.ask("DELETE", whole, key)).status == 200
 
 
 async def test_a_batch_created_again_with_its_idempotency_key_is_the_same_batch(setup: Setup) -> None:

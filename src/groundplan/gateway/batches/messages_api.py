@@ -68,10 +68,11 @@ class MessageBatchesApi:
                 response.send(200, await self._list(request.target, key))
             return
         batch, done = await self._find(message_shapes.batch_id(parts[0]), key, cancel=last == "cancel")
-        if last == "results":
+        if last == "results" or method == b"DELETE":
             caller = files_api.caller_for(self._gateway, key.workload, person)
             if caller.person is not None and batch.person not in ("", caller.person):
                 raise message_shapes.batch_not_found()
+        if last == "results":
             await self._send_results(batch, response)
         elif method == b"DELETE":
             response.send(200, await self._delete(batch))
