@@ -816,12 +816,13 @@ async def test_files_are_kept_within_the_declared_time_and_number(setup: Setup) 
     assert [each.id async for each in client.files.list()] == [output.id]
     with pytest.raises(NotFoundError):
         await client.files.content(file.id)
-    places, room = [deployment("one", setup.model_port, rates=BATCH_RATES)], output.bytes + file.bytes + 100_000
+    places, room = [deployment("one", setup.model_port, rates=BATCH_RATES)], 2 * file_store.MIN_COUNTED_BYTES + 100_000
+    assert max(output.bytes, file.bytes) < file_store.MIN_COUNTED_BYTES
     stack.apply(blueprint(2, places, [workload("assistant", ["one"], file_bytes=room)], limit=PICO // 100))
     await stack.wait_until_ready(2)
     for _ in range(2):  # what is sent again needs no room
         await client.files.create(file=bytes(90_000), purpose="user_data", extra_headers={"Idempotency-Key": "f"})
-    for size in (20_000, 200_000):  # as it comes, and before
+    for size in (1, 20_000, 200_000):  # the smallest one, as it comes, and before
         with pytest.raises(APIStatusError, match="the files of this workload would be") as full:
             await client.files.create(file=bytes(size), purpose="user_data")
         assert full.value.status_code == 413 and full.value.code == "files_full"

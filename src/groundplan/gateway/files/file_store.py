@@ -18,6 +18,8 @@ MESSAGES = "message_batch"
 """Purpose of files of a message batch, which OpenAI's API does not show."""
 PART = "upload_part"
 """Purpose of the parts of an upload."""
+MIN_COUNTED_BYTES = 16 << 10
+"""What the smallest file counts as: a disk also runs out of files, of which ext4 has room for one in 16 KiB."""
 _HIDDEN_PURPOSES = [MESSAGES, PART]
 _COLUMNS: LiteralString = "id, workload, purpose, filename, bytes, created_at, expires_at"
 _PRESENT: LiteralString = "deleted_at IS NULL AND (expires_at IS NULL OR expires_at > now())"
@@ -139,12 +141,14 @@ async def _mark_deleted(connection: Connection, locked: LiteralString, parameter
 
 
 async def stored_bytes(connection: Connection, workload: str, *, alone: bool = False) -> int:
-    """Bytes of all files of a workload. `alone`: no other transaction adds one until the end of this one."""
+    """Bytes of all files of a workload, each with `MIN_COUNTED_BYTES` at least. `alone`: no other transaction adds one
+    until the end of this one."""
     if alone:
         await connection.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 414))", (workload,))
     row = await (
         await connection.execute(
-            "SELECT coalesce(sum(bytes), 0) FROM api_file WHERE workload = %s AND deleted_at IS NULL", (workload,)
+            "SELECT coalesce(sum(greatest(bytes, %s)), 0) FROM api_file WHERE workload = %s AND deleted_at IS NULL",
+            (MIN_COUNTED_BYTES, workload),
         )
     ).fetchone()
     return 0 if row is None else int(row[0])

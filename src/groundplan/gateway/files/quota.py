@@ -52,10 +52,10 @@ class Quota:
         self._check(file.bytes)
 
     def _check(self, size: int) -> None:
-        if self.stored + size > self.limit:
+        total = self.stored + max(size, file_store.MIN_COUNTED_BYTES)
+        if total > self.limit:
             raise TooLarge(
-                f"the files of this workload would be {_size_text(self.stored + size)}, "
-                f"and may be {_size_text(self.limit)}",
+                f"the files of this workload would be {_size_text(total)}, and may be {_size_text(self.limit)}",
                 code="files_full",
                 hint="Delete some, let them expire (expires_after), or declare more: files: {max_size: 20 GB}.",
             )
