@@ -43,6 +43,24 @@ def test_a_used_key_is_used_for_a_day_and_for_little_more(added: list[tuple[int,
             assert used
 
 
+def test_a_use_that_is_taken_back_late_did_not_happen() -> None:
+    """As where a call fails after so long that thousands of other keys were used meanwhile."""
+    keys = UsedIdempotencyKeys()
+    for number in range(3 * RUN_KEYS):
+        keys.add(digest(number), float(number))
+    late, again, now = digest(1), digest(2), 3.0 * RUN_KEYS
+    for each in (late, again):
+        keys.discard(each)
+        assert not keys.is_used(each, now)
+    keys.add(again, now)
+    assert keys.is_used(again, now) and keys.is_used(digest(3), now) and not keys.is_used(late, now)
+    for number in range(3 * RUN_KEYS, 4 * RUN_KEYS):
+        keys.add(digest(number), now)
+    assert keys.is_used(again, now) and not keys.is_used(late, now)
+    keys.expire(now + DAY_SECONDS + MAX_SPAN_SECONDS + 1)
+    assert not len(keys) and not keys._taken_back
+
+
 def test_expired_keys_are_forgotten() -> None:
     keys = UsedIdempotencyKeys()
     for number in range(40 * RUN_KEYS):

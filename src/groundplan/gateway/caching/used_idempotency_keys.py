@@ -36,24 +36,33 @@ class _Run:
 class UsedIdempotencyKeys:
     """A set of used keys. `add` them roughly in the order of time; times are seconds since the epoch."""
 
-    __slots__ = ("_newest", "_runs")
+    __slots__ = ("_newest", "_runs", "_taken_back")
 
     def __init__(self) -> None:
         self._newest: OrderedDict[int, float] = OrderedDict()
         self._runs: deque[_Run] = deque()
+        self._taken_back: dict[int, float] = {}
+        """Keys in runs whose last use did not happen, with the last time in any run."""
 
     def __len__(self) -> int:
         return len(self._newest) + sum(len(run.keys) for run in self._runs)
 
     def add(self, digest: bytes, at: float) -> None:
         """The key with this digest was used."""
-        self._newest[int.from_bytes(digest[-_BYTES:], "big")] = at
+        key = int.from_bytes(digest[-_BYTES:], "big")
+        self._newest[key] = at
+        self._taken_back.pop(key, None)
         if len(self._newest) >= RUN_KEYS:
             self._pack()
 
     def discard(self, digest: bytes) -> None:
-        """Take back a use that did not happen; a key that is packed into a run stays used."""
-        self._newest.pop(int.from_bytes(digest[-_BYTES:], "big"), None)
+        """Take back a use that did not happen. Each use of a key before it was taken back, too, or lies more than a day
+        back: otherwise there would have been no further one."""
+        key = int.from_bytes(digest[-_BYTES:], "big")
+        self._newest.pop(key, None)
+        self._taken_back.pop(key, None)
+        if any(_has(run.keys, key) for run in self._runs):
+            self._taken_back[key] = max(run.last for run in self._runs)
 
     def update(self, used: Iterable[tuple[bytes, float]]) -> None:
         """Add (digest, time) pairs; the time `NEVER` takes a use back."""
@@ -69,6 +78,8 @@ class UsedIdempotencyKeys:
         at = self._newest.get(key)
         if at is not None and now - at < DAY_SECONDS:
             return True
+        if key in self._taken_back:
+            return False
         return any(now - run.last < DAY_SECONDS and _has(run.keys, key) for run in self._runs)
 
     def expire(self, now: float) -> None:
@@ -78,6 +89,9 @@ class UsedIdempotencyKeys:
             newest.popitem(last=False)
         while runs and now - runs[0].last > DAY_SECONDS:
             runs.popleft()
+        taken_back = self._taken_back
+        while taken_back and now - next(iter(taken_back.values())) > DAY_SECONDS:
+            del taken_back[next(iter(taken_back))]
 
     def _pack(self) -> None:
         run = _Run(array("Q", sorted(self._newest)), min(self._newest.values()), max(self._newest.values()))
