@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from groundplan.blueprint.model import Cache, Keep
 from groundplan.core.errors import Invalid
 from groundplan.core.ids import new_id_bytes
 from groundplan.gateway.caching import known_requests
-from groundplan.gateway.caching.known_requests import MAX_BODY_BYTES, MAX_BYTES, KnownRequests
+from groundplan.gateway.caching.known_requests import ENTRY_BYTES, MAX_BODY_BYTES, MAX_BYTES, TIMES, KnownRequests
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.http.server import Request
@@ -120,7 +121,7 @@ def test_each_caller_finds_its_own_requests_and_parses_new_ones(calls: list[tupl
 
 def test_memory_is_bounded_and_the_oldest_is_evicted_first() -> None:
     known = KnownRequests()
-    size, most = MAX_BODY_BYTES - 200, MAX_BYTES // (3 * MAX_BODY_BYTES)
+    size, most = MAX_BODY_BYTES - 200, MAX_BYTES // (TIMES * MAX_BODY_BYTES + ENTRY_BYTES)
     for number in range(2 * most):
         exchange = make_exchange(chat(size, str(number)))
         exchange.ask, exchange.body_digest = known.read_ask(exchange), b"x"
@@ -134,6 +135,18 @@ def test_memory_is_bounded_and_the_oldest_is_evicted_first() -> None:
     before = len(known)
     known.remember(large)
     assert len(known) == before
+
+
+def test_short_requests_take_no_more_memory_than_long_ones() -> None:
+    known = KnownRequests()
+    tracemalloc.start()
+    for number in range(2 * MAX_BYTES // ENTRY_BYTES):
+        exchange = make_exchange(chat(1, str(number)))
+        exchange.ask, exchange.body_digest = known.read_ask(exchange), number.to_bytes(32)
+        known.remember(exchange)
+    taken, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert taken < 1.25 * MAX_BYTES
 
 
 def test_requests_that_depend_on_headers_are_not_known_by_their_body() -> None:

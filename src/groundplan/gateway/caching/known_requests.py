@@ -13,10 +13,11 @@ from groundplan.gateway.call.exchange import Exchange
 
 MAX_BODY_BYTES = 16 << 10
 """Longer bodies are not remembered."""
-MAX_BYTES = 4 << 20
+MAX_BYTES = 8 << 20
 """For all remembered requests; the oldest goes first."""
-_TIMES = 3
-"""A body counts this many times its size, since the parsed request takes memory, too."""
+TIMES, ENTRY_BYTES = 3, 800
+"""A body counts this many times its size, since the parsed request has its parts, and as many bytes more, which the
+shortest one takes: it is most of what short requests take."""
 
 _RequestKey = tuple[str, str, str, bytes]
 """(key, person, endpoint, body)"""
@@ -63,11 +64,15 @@ class KnownRequests:
         if by in self._known:
             return
         self._known[by] = KnownRequest(ask, exchange.body_digest)
-        self._size += _TIMES * len(body)
+        self._size += _counted_bytes(body)
         while self._size > MAX_BYTES:
             oldest = next(iter(self._known))
             del self._known[oldest]
-            self._size -= _TIMES * len(oldest[3])
+            self._size -= _counted_bytes(oldest[3])
+
+
+def _counted_bytes(body: bytes) -> int:
+    return TIMES * len(body) + ENTRY_BYTES
 
 
 def _request_key(exchange: Exchange) -> _RequestKey:
