@@ -230,6 +230,20 @@ async def test_trailers_are_bounded_while_nobody_reads(lines: bytes) -> None:
         assert caught.value.kind == "malformed"
 
 
+@pytest.mark.parametrize(
+    "head", [b"HTTP/1.1 000 X\r\n", b"HTTP/1.1 099 X\r\n", b"HTTP/1.1 200 OK\r\ncontent-encoding: gzip\r\n"]
+)
+async def test_an_answer_behind_one_that_is_refused_is_not_taken_for_it(head: bytes) -> None:
+    second = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok"
+    async with raw_server(lambda _: head + b"content-length: 5\r\n\r\nhello" + second) as pool:
+        connection = await pool.connect(PATIENCE)
+        connection.send(b"GET / HTTP/1.1\r\nhost: u\r\n\r\n")
+        with pytest.raises(UpstreamFailure) as caught:
+            await connection.read_head(PATIENCE)
+        connection.release()
+        assert caught.value.kind == "malformed" and pool.take_idle() is None
+
+
 async def test_early_hints_and_a_body_that_ends_with_the_connection_are_read() -> None:
     raw = b"HTTP/1.1 103 Early Hints\r\nlink: x\r\n\r\nHTTP/1.1 200 OK\r\nconnection: close\r\n\r\nall of it"
     async with raw_server(lambda _: raw) as pool:

@@ -33,6 +33,8 @@ MAX_AGE_SECONDS = (600.0, 660.0)
 while the old one goes on answering on open connections. Random between the two, so that connections that began together
 do not end together."""
 HEAD_LIMIT = 64 << 10
+_FIRST_STATUS = 100
+"""Lower numbers are no status. The parser takes them for one whose answer has a body, unlike an interim one."""
 BUFFER_HIGH = 256 << 10
 _LATE_ANSWER_STATUSES = frozenset({408, 502, 504})
 """Sent by a proxy in front of the model that gave up waiting: the model's answer may yet come on the same
@@ -262,10 +264,16 @@ class Http1Connection(asyncio.Protocol):
         headers = self.headers
         self._incoming_headers = {}  # trailers do not change the headers
         self._has_length = b"content-length" in headers or b"transfer-encoding" in headers
+        if self.status < _FIRST_STATUS:
+            self._refuse_answer("the upstream's answer has no status")
         if b"content-encoding" in headers and headers[b"content-encoding"].lower() not in IDENTITY_ENCODINGS:
-            self._fail("malformed", "the upstream compressed its answer, which it was not asked to do")
-            self._has_head = False
-            self.abort()
+            self._refuse_answer("the upstream compressed its answer, which it was not asked to do")
+
+    def _refuse_answer(self, message: str) -> None:
+        """Fail, and read nothing more: another answer that came with this one would be taken for it."""
+        self._fail("malformed", message)
+        self._has_head = False
+        raise ValueError(message)  # ends parsing; the connection is closed
 
     def on_body(self, body: bytes) -> None:
         self._chunks.append(body)
