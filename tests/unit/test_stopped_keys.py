@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from uuid import UUID
 
 import pytest
 from typer.testing import CliRunner
@@ -16,8 +17,9 @@ from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.gateway.budgets.leases import Slices
 from groundplan.gateway.call.admit import check_kills
+from groundplan.gateway.call.key_by_id import KeysById
 from groundplan.gateway.policy.live import LiveView
-from groundplan.gateway.policy.snapshot import KeyEntry
+from groundplan.gateway.policy.snapshot import EMPTY_POLICY, KeyEntry
 from groundplan.gateway.policy.stopped_keys import StoppedKeys, with_lines
 from groundplan.identity import kill_file
 from groundplan.identity.model import canonical_scope
@@ -51,6 +53,15 @@ def test_a_line_is_found_again_once_the_keys_have_changed() -> None:
     stopped, scopes = StoppedKeys(), frozenset({f"key/{FIRST}"})
     assert stopped.with_lines(scopes, {b"1": entry(FIRST)}) == scopes
     assert stopped.with_lines(scopes, KEYS) == {f"key/{FIRST}", f"key/{SECOND}"}
+
+
+def test_a_batch_of_a_stopped_key_does_not_go_on_with_its_successor() -> None:
+    keys = {**KEYS, b"1": dataclasses.replace(KEYS[b"1"], expires=1.0)}
+    policy = dataclasses.replace(EMPTY_POLICY, keys=keys, kills=with_lines(frozenset({f"key/{FIRST}"}), keys))
+    key = KeysById().living(policy, UUID(FIRST), "", 2.0)
+    assert key.id == SECOND
+    with pytest.raises(Denied):
+        check_kills(policy, key, "w")
 
 
 @pytest.mark.parametrize("written", [FIRST.upper(), FIRST.replace("-", ""), f"{{{FIRST}}}"])
