@@ -6,7 +6,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, cast
@@ -71,7 +71,10 @@ class _Connection(asyncio.Protocol):
         elif isinstance(event, h2.events.DataReceived):
             self._streams[event.stream_id].body += event.data
             self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-        elif isinstance(event, h2.events.StreamEnded) and self._server.refusal:
+        elif isinstance(event, h2.events.StreamEnded) and self._server.refusal and self._server.refusals_left:
+            self._server.refusals_left -= 1
+            if self._server.on_refusal is not None:
+                self._server.on_refusal()
             self._refuse(event.stream_id)
         elif isinstance(event, h2.events.StreamEnded) and self._server.drops_connection and self._transport is not None:
             self._transport.abort()
@@ -151,6 +154,9 @@ class H2Server:
         """How it refuses a request as unprocessed: the `stream`, the `connection`, or after its answer has `begun`.
         `rest`: it sends part of the answer and resets the stream without an error. `packed`, `long`, `fits`: it answers
         with a head that is compressed, above 16 KiB, below it."""
+        self.refusals_left = 1000
+        """How many requests it refuses before it answers."""
+        self.on_refusal: Callable[[], None] | None = None
         self.transports: set[asyncio.Transport] = set()
 
     @asynccontextmanager

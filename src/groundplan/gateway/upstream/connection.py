@@ -79,6 +79,11 @@ class UpstreamConnection(Protocol):
     @property
     def headers(self) -> dict[bytes, bytes]: ...
 
+    @property
+    def is_sent(self) -> bool:
+        """Whether anything of the request may have reached the upstream that it could work on, and bill."""
+        ...
+
     def check_when_connected(self, check: Callable[[], Awaitable[None]]) -> bool:
         """Run `check` once there is a connection, and before the body of the request is sent; if it raises, the body is
         not sent, and `read_head` raises the same. False, with nothing to be run: it is connected already."""

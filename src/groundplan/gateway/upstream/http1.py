@@ -328,6 +328,11 @@ class Http1Connection(asyncio.Protocol):
         waiter = self._waiter = self._loop.create_future()
         return waiter
 
+    @property
+    def is_sent(self) -> bool:
+        """Whether anything was written."""
+        return self._is_sent
+
     def check_when_connected(self, check: Callable[[], Awaitable[None]]) -> bool:  # noqa: ARG002 -- the interface
         """False: it is connected already."""
         return False

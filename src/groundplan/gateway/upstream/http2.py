@@ -67,6 +67,10 @@ _NO_PROXY = Proxy("http://127.0.0.1:1", no_proxy="*,0.0.0.0/0,::/0")
 _T = TypeVar("_T")
 
 
+class RequestNotTaken(UpstreamFailure):
+    """The upstream said that it has not looked at the request."""
+
+
 @dataclass(frozen=True, slots=True)
 class Http2Options:
     """What a pool needs besides the address. `connect_seconds` bounds name lookup, TCP and TLS together."""
@@ -98,6 +102,9 @@ class Http2Connection:
         self._check: Callable[[], Awaitable[None]] | None = None
         self._check_error: BaseException | None = None
         """Why the body was not sent."""
+        self._is_body_requested = False
+        """The library has asked for the body that is sent after the check: it is connected."""
+        self._was_sent_again = False
         self._sending: asyncio.Future[Response] | None = None
         self._response: Response | None = None
         self._chunks: AsyncIterator[bytes | memoryview | bytearray] | None = None
@@ -108,6 +115,11 @@ class Http2Connection:
         """The body so far: its waiter may be cancelled, and the body be read on later."""
         self._is_complete = False
         self.call_deadline = FOREVER
+
+    @property
+    def is_sent(self) -> bool:
+        """False while the library connects, where that shows: no model works on a head without its body."""
+        return self._check is None or self._is_body_requested
 
     def check_when_connected(self, check: Callable[[], Awaitable[None]]) -> bool:
         """See `UpstreamConnection`. True: the library may have to connect when the request is sent. A body that it asks
@@ -135,6 +147,7 @@ class Http2Connection:
 
     def _execute(self, request: tuple[str, str, Headers, bytes]) -> asyncio.Future[Response]:
         method, url, headers, body = request
+        self._is_body_requested = False
         content = body if self._check is None else self._checked_body(self._check, body)
         self._sending = sending = asyncio.ensure_future(self.transport.execute(Request(method, url, headers, content)))
         return sending
@@ -146,6 +159,7 @@ class Http2Connection:
         except Exception as error:
             self._check_error = error
             raise
+        self._is_body_requested = True
         yield body
 
     async def read_head(self, seconds: float) -> int:
@@ -161,7 +175,7 @@ class Http2Connection:
             # the waiter may be cancelled while the call goes on: `release` ends it
             self._response = await self._wait_for(seconds, asyncio.shield(sending))
         except UpstreamFailure as failure:
-            if failure.kind != "connect_timeout" or not stall_monitor_of(self._pool.loop).stalled_seconds(began):
+            if not (sending.done() and self._may_send_again(failure, began)):
                 raise
             self._response = await self._send_again(seconds)
         self._pool.note_answer(self.transport)
@@ -170,10 +184,18 @@ class Http2Connection:
         self._take_headers(self._response.headers)
         return self.status
 
+    def _may_send_again(self, failure: UpstreamFailure, began: float) -> bool:
+        """Whether the request is sent once more: after a connect timeout that only counted a stall of this process,
+        when nothing was sent; and where the upstream did not look at it, as one that closes its connection just then.
+        The library repeats the latter itself, unless the body is checked."""
+        if failure.kind == "connect_timeout":
+            return bool(stall_monitor_of(self._pool.loop).stalled_seconds(began))
+        return isinstance(failure, RequestNotTaken) and self._check is not None and not self._was_sent_again
+
     async def _send_again(self, seconds: float) -> Response:
-        """Send again after a connect timeout that only counted a stall of this process: nothing was sent then."""
         if self._request is None:
             raise AssertionError("nothing was sent")
+        self._was_sent_again = True
         return await self._wait_for(seconds, asyncio.shield(self._execute(self._request)))
 
     async def _wait_for(self, seconds: float, waited: asyncio.Future[_T]) -> _T:
@@ -192,6 +214,9 @@ class Http2Connection:
                 raise self._check_error from None
             raise _upstream_failure(error, has_answer=self._response is not None) from error
         except TimeoutError as error:
+            if not self.is_sent:
+                message = "the upstream did not accept in time"
+                raise UpstreamFailure("connect_timeout", message, sent=False) from error
             raise UpstreamFailure("timeout", "the upstream did not answer in time", sent=True) from error
         finally:
             # the future keeps its exception, which refers to this frame: the cycle would stay until a garbage
@@ -434,7 +459,7 @@ def _upstream_failure(error: Exception, *, has_answer: bool) -> UpstreamFailure:
     malformed = "parse" in reason or "invalid" in reason
     if isinstance(error, StreamError):
         if error.code == StreamErrorCode.REFUSED_STREAM and not has_answer:  # RFC 9113, 8.7; also said by a GOAWAY
-            return UpstreamFailure("refused", f"the upstream did not take the request: {reason}", sent=False)
+            return RequestNotTaken("refused", f"the upstream did not take the request: {reason}", sent=False)
         malformed = error.code == StreamErrorCode.PROTOCOL_ERROR
     return UpstreamFailure("malformed" if malformed else "cut", f"the upstream broke off: {reason}", sent=True)
 

@@ -149,6 +149,7 @@ class Attempt(RequestPreparation):
         before, and may have been closed by the upstream meanwhile."""
         connection, kind = self._connection, failure.kind
         is_stale = was_pooled and kind == "cut" and connection is not None and connection.status == 0
+        self._note_unsent()
         self._close()
         billed = failure.sent and self.exchange.attempt_sent
         failed = AttemptFailed(str(failure), billed=billed, stale_connection=is_stale, kind=kind)
@@ -416,6 +417,7 @@ class Attempt(RequestPreparation):
             settle.refused_attempt(self.gateway, exchange, self.status, self._refusal)
             self._close()
             return
+        self._note_unsent()
         usage = self._reported_usage()
         if usage is None and exchange.attempt_sent and self.deployment.billing_on_cancel == "drain":
             # a copy of the attempt takes over all it holds, and is drained in the background

@@ -61,6 +61,11 @@ class RequestPreparation(RefusalHandling):
             self.exchange.attempt_sent = False
             raise
 
+    def _note_unsent(self) -> None:
+        """Note where nothing was sent yet, as while a library connects: the attempt costs nothing then."""
+        if self._connection is not None and not self._connection.is_sent:
+            self.exchange.attempt_sent = False
+
     async def _encode_in_thread(self) -> bytes:
         """The body of a large request, which may still be sent once it is encoded. Raises as `Attempt.open` does."""
         policy, catalog = self.gateway.live.policy, self.gateway.live.catalog
