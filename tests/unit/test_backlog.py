@@ -15,6 +15,8 @@ from hypothesis import strategies as st
 from tests.unit.call_rig import call_rig, reliability, wait_until
 
 from groundplan.core.errors import Unavailable
+from groundplan.gateway.call import serve
+from groundplan.gateway.call.attempts.sequence import AttemptSequence
 from groundplan.gateway.upstream import backlog as module
 from groundplan.gateway.upstream.backlog import BEGIN_AT_ONCE, BEGIN_PER_TURN, MAX_WAIT_SECONDS, Backlog
 from groundplan.gateway.upstream.pressure import RANKS, Pressure
@@ -61,6 +63,73 @@ async def test_who_has_waited_too_long_is_refused_by_rank(monkeypatch: pytest.Mo
     found = {rank: await asyncio.gather(*calls) for rank, calls in waiting.items()}
     assert found == {0: [True] * 3, 1: [True] * 3, 2: [False] * 3, 3: [False] * 3}
     assert backlog.waiting == 0
+
+
+async def test_the_less_important_are_refused_in_time_while_the_more_important_take_every_place(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(module, "BEGIN_PER_TURN", 2)
+    now, turns = [0.0], list[Any]()
+    loop = asyncio.get_running_loop()
+    watched: Any = SimpleNamespace(time=lambda: now[0], create_future=loop.create_future, call_soon=turns.append)
+    backlog = Backlog(watched)
+
+    def arrive(rank: int, calls: int) -> list[asyncio.Task[bool]]:
+        return [asyncio.ensure_future(backlog.wait(rank)) for _ in range(calls)]
+
+    important, low = arrive(0, 2), arrive(3, 2)
+    await asyncio.sleep(0)  # all wait
+    while now[0] <= MAX_WAIT_SECONDS[3]:
+        now[0] += 0.1
+        important += arrive(0, 2)
+        await asyncio.sleep(0)
+        turns.pop()()
+    await asyncio.sleep(0)
+    assert [call.done() and not call.result() for call in low] == [True] * 2, "they wait for as long as others come"
+    while turns:
+        turns.pop()()
+    assert all(await asyncio.gather(*important)) and backlog.waiting == 0
+
+
+async def test_a_call_does_not_begin_after_its_deadline(tmp_path: Path) -> None:
+    workloads = {"vital": WORKLOADS["vital"] | {"deadline_ms": 50}}
+    async with call_rig(tmp_path, workloads=workloads) as rig:
+        backlog = rig.gateway.pressure.backlog
+        backlog.limit, backlog.waiting = -1, 1  # somebody who is not let in yet
+        call = asyncio.ensure_future(rig.chat("vital"))
+        await wait_until(lambda: backlog.waiting == 2)
+        await asyncio.sleep(0.06)
+        backlog._begin_some()
+        reply = await call
+        assert (reply.status, reply.code, backlog.refused) == (503, "overloaded", 1)
+        assert not any(model.counted for model in rig.models.values())
+
+
+async def test_the_wait_to_begin_is_part_of_a_calls_deadline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    left = list[float]()
+
+    class Noting(AttemptSequence):
+        def __init__(self, *arguments: Any) -> None:
+            super().__init__(*arguments)
+            left.append(self.remaining_seconds)
+
+    monkeypatch.setattr(serve, "AttemptSequence", Noting)
+    async with call_rig(tmp_path, workloads={"vital": WORKLOADS["vital"] | {"deadline_ms": 20_000}}) as rig:
+        backlog = rig.gateway.pressure.backlog
+        backlog.limit, backlog.waiting = -1, 1
+        call = asyncio.ensure_future(rig.chat("vital"))
+        await wait_until(lambda: backlog.waiting == 2)
+        await asyncio.sleep(0.2)
+        backlog._begin_some()
+        assert (await call).status == 200 and left[0] < 19.81
+        await rig.books()
+
+
+async def test_work_that_is_made_later_is_not_counted_as_refused() -> None:
+    pressure = Pressure(asyncio.get_running_loop(), 100)
+    with pytest.raises(Unavailable):
+        pressure.check("low", 101, counts=False)
+    assert pressure.refused_calls == 0
 
 
 async def test_only_more_calls_than_a_worker_can_begin_wait() -> None:

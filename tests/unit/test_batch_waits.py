@@ -30,6 +30,7 @@ from groundplan.gateway.guard.counts import GuardCounts
 from groundplan.gateway.http.collected_response import CollectedResponse
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.policy.catalog import index
+from groundplan.gateway.upstream.pressure import RANKS
 from groundplan.ledger.model import Charge, Finish, Reservation, Settlement
 
 
@@ -368,3 +369,13 @@ async def test_what_a_guardrail_finds_in_a_line_is_counted_once(tmp_path: Path, 
             calls.assess(checked, batch)
             assert (await run_line(rig, messages=asked)).status == 200
         assert [found[:2] for found in counts.waiting.values()] == [(1, 1)]
+
+
+async def test_a_line_that_waits_for_a_full_worker_is_no_refused_call(tmp_path: Path) -> None:
+    async with call_rig(tmp_path, ["one"]) as rig:
+        rig.gateway.pressure.level = RANKS["low"]
+        line = asyncio.ensure_future(run_line(rig))
+        await asyncio.sleep(0.05)
+        assert not line.done()
+        rig.gateway.pressure.level = len(RANKS)
+        assert (await line).status == 200 and rig.gateway.pressure.refused_calls == 0

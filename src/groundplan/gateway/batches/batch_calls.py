@@ -354,7 +354,7 @@ class BatchCalls:
             exchange.request.body = data
             try:
                 amount = await self.assess_off_loop(exchange, batch, call=True)
-                gateway.pressure.check("low", gateway.running_calls)
+                gateway.pressure.check("low", gateway.running_calls, counts=False)
                 check_people(gateway, exchange)
                 if exchange.guard is not None:
                     await exchange.guard.check_personal_input(exchange)

@@ -181,11 +181,17 @@ def shed_load(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> None:
 
 
 async def _wait_to_begin(gateway: Gateway, exchange: Exchange, catalog: Catalog) -> bool:
-    """As `Pressure.wait_to_begin`; before any work is done for the call."""
+    """As `Pressure.wait_to_begin`; before any work is done for the call, and within its deadline."""
     plan = catalog.plans.get(exchange.key.workload) if exchange.key is not None else None
     if plan is None:
         return False
-    return await gateway.pressure.wait_to_begin(plan.workload.reliability.priority, gateway.running_calls)
+    workload, began = plan.workload, gateway.loop.time()
+    waited = await gateway.pressure.wait_to_begin(
+        workload.reliability.priority, gateway.running_calls, workload.deadline_ms / 1000
+    )
+    if waited:
+        exchange.waited_seconds += gateway.loop.time() - began
+    return waited
 
 
 async def admit_call(gateway: Gateway, exchange: Exchange, catalog: Catalog, now: float) -> None:

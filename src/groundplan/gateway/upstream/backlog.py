@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from math import inf
 
 BEGIN_AT_ONCE = 1500
 """Calls that begin without a wait in one interval of `start_interval`, a tenth of a second: somewhat more than any
@@ -33,7 +34,7 @@ class Backlog:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._loop = loop
         self._queues = tuple(deque[tuple[float, asyncio.Future[bool]]]() for _ in MAX_WAIT_SECONDS)
-        """By rank: since when a call waits, and whether it may begin; the longest waiting first."""
+        """By rank: until when a call waits, and whether it may begin; the longest waiting first."""
         self.arrived = 0
         """Calls that have arrived."""
         self.refused = self._refused_before = 0
@@ -48,10 +49,11 @@ class Backlog:
         if not self.waiting:
             self.limit = self.arrived + BEGIN_AT_ONCE
 
-    async def wait(self, rank: int) -> bool:
-        """Wait until a call of this rank may begin; False if it has waited too long."""
+    async def wait(self, rank: int, seconds: float = inf) -> bool:
+        """Wait until a call of this rank may begin; False if it has waited too long. It never begins after `seconds`,
+        when its deadline is over."""
         future: asyncio.Future[bool] = self._loop.create_future()
-        self._queues[rank].append((self._loop.time(), future))
+        self._queues[rank].append((self._loop.time() + min(MAX_WAIT_SECONDS[rank], seconds), future))
         if not self.waiting:
             self.limit, self._refused_before = -1, self.refused
             self._loop.call_soon(self._begin_some)
@@ -63,12 +65,13 @@ class Backlog:
         now = self._loop.time()
         places = max(BEGIN_PER_TURN, min(MOST_PER_TURN, self.refused - self._refused_before))
         self._refused_before = self.refused
-        for queue, seconds in zip(self._queues, MAX_WAIT_SECONDS, strict=True):
-            refusals = places
+        most_refusals = places
+        for queue in self._queues:
+            refusals = most_refusals  # also where the more important calls take every place
             while queue:
-                since, future = queue[0]
+                until, future = queue[0]
                 if not future.done():  # its client may have left
-                    is_late = now - since > seconds
+                    is_late = now > until
                     if not (refusals if is_late else places):
                         break
                     if is_late:

@@ -14,6 +14,7 @@ import asyncio
 from collections import deque
 from collections.abc import Iterable, Sequence
 from functools import partial
+from math import inf
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Unavailable
@@ -350,20 +351,21 @@ class Pressure:
         backlog.arrived += 1
         return backlog.arrived > backlog.limit or running > self._uncrowded or self.level < len(RANKS)
 
-    async def wait_to_begin(self, priority: str, running: int) -> bool:
-        """Refuse a counted call of this priority if the worker is too full for it, or let it wait for its turn. Returns
-        whether it has waited. Raises `Unavailable` (`overloaded`)."""
+    async def wait_to_begin(self, priority: str, running: int, seconds: float = inf) -> bool:
+        """Refuse a counted call of this priority if the worker is too full for it, or let it wait for its turn, not
+        beyond the `seconds` of its deadline. Returns whether it has waited. Raises `Unavailable` (`overloaded`)."""
         self.check(priority, running)
         if self.backlog.arrived <= self.backlog.limit:
             return False
-        if not await self.backlog.wait(RANKS[priority]):
+        if not await self.backlog.wait(RANKS[priority], seconds):
             self.backlog.refused += 1
             raise overloaded_error("this gateway is", 1.0 + RANKS[priority])
         return True
 
-    def check(self, priority: str, running: int) -> None:
-        """Refuse a call of this priority if the worker is too full for it. Raises `Unavailable` (`overloaded`)."""
+    def check(self, priority: str, running: int, *, counts: bool = True) -> None:
+        """Refuse a call of this priority if the worker is too full for it. `counts`: false for one that is made later
+        then, so that nobody is refused. Raises `Unavailable` (`overloaded`)."""
         rank = RANKS[priority]
         if rank >= self.level or running > self.max_running * RANK_SHARES[rank]:
-            self.backlog.refused += 1
+            self.backlog.refused += counts
             raise overloaded_error("this gateway is", 1.0 + rank)
