@@ -349,6 +349,24 @@ async def test_when_both_fail_and_no_deployment_is_left_the_client_gets_an_error
         assert sum((await rig.books()).spent.values()) == 2 * BOUND
 
 
+@pytest.mark.parametrize(("status", "may_retry"), [(503, True), (404, False)])
+async def test_a_refused_key_is_no_final_answer_where_the_hedge_failed_for_a_moment(
+    tmp_path: Path, status: int, may_retry: bool
+) -> None:
+    """Official clients ask again unless every deployment refused our key, account or path."""
+    async with call_rig(tmp_path, workloads=HEDGED) as rig:
+        rig.play("one", mode="error", status=401)
+        rig.play("two", mode="error", status=status)
+        one, folder = rig.hold("one"), rig.gateway.journal.folder
+        asked = asyncio.ensure_future(rig.chat())
+        await wait_until(lambda: any(isinstance(each, Settlement) for each in read_records(folder)))
+        one.release()
+        reply = await asked
+        assert reply.code == "upstream_failed"
+        assert ("x-should-retry" not in reply.headers, "retry-after" in reply.headers) == (may_retry, may_retry)
+        await rig.books()
+
+
 async def test_a_hedge_counts_as_an_attempt(tmp_path: Path) -> None:
     names = ["one", "two", "three"]
     settings = {f"w{n}": {**HEDGED["assistant"], "attempts": n} for n in (1, 2)}

@@ -84,6 +84,8 @@ class AttemptFailed(Exception):
         """The provider refused our key, and the deployment has another one that does not rest."""
         self.lacked_room = False
         """This worker had no memory for its answer in time, so it was not read, or not to its end."""
+        self.other_status: int | None = None
+        """Status of the other of two attempts made at once, which failed before; None: there was none."""
         self.relay: Relay | None = None
         """Relay of the stream of which the client has a part."""
         self.guardrail_refusal: Denied | None = None

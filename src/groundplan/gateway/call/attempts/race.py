@@ -187,6 +187,7 @@ def _may_hedge(gateway: Gateway, exchange: Exchange, deployment: Deployment) -> 
 async def _await_first(
     gateway: Gateway, exchange: Exchange, running: dict[asyncio.Task[None], Attempt], candidates: list[Deployment]
 ) -> Attempt:
+    other_status: int | None = None
     while True:
         await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
         for task in [task for task in running if task.done()]:
@@ -194,6 +195,7 @@ async def _await_first(
             failure = task.exception()
             if isinstance(failure, AttemptFailed) and running:
                 _settle_loser(gateway, exchange, attempt, failure)
+                other_status = failure.status
                 if failure.has_other_key or failure.stale_connection or failure.mismatch == "sealed":
                     candidates.append(
                         attempt.deployment
@@ -214,6 +216,8 @@ async def _await_first(
             slower = [slow.deployment for other, slow in running.items() if not (slow.is_refused or _has_failed(other))]
             await _adopt_winner(gateway, exchange, attempt, running)
             candidates.extend(slower)
+            if isinstance(failure, AttemptFailed):
+                failure.other_status = other_status
             if failure is not None:
                 raise failure
             return attempt

@@ -329,7 +329,8 @@ class AttemptSequence:
             raise AssertionError("no attempt was made")
         self.reason, self.status = failed.reason, failed.status
         self._hint = failed.hint
-        self._all_refused_us = self._all_refused_us is not False and failed.status in REFUSAL_MEANINGS
+        statuses = {failed.status} if failed.other_status is None else {failed.status, failed.other_status}
+        self._all_refused_us = self._all_refused_us is not False and statuses <= REFUSAL_MEANINGS.keys()
         if failed.guardrail_refusal is not None:
             probe_turn.give_up_turn(self._gateway, exchange)
             self._handle_refused_answer(failed, failed.guardrail_refusal)
