@@ -400,6 +400,33 @@ async def test_a_refused_provider_key_of_a_hedge_is_no_deployment_failure(tmp_pa
         await rig.books()
 
 
+async def test_a_hedge_that_is_cancelled_while_connecting_gives_its_key_back_once(tmp_path: Path) -> None:
+    files = [tmp_path / "key", tmp_path / "other"]
+    for file in files:
+        file.write_text("secret")
+    more = {"two": {"keys": [ProviderKey(key=f"file:{file}") for file in files]}}
+    async with call_rig(tmp_path / "home", more=more, workloads=HEDGED) as rig:
+        two = rig.plan("assistant").deployments_by_name["auto"][1]
+        targets, one, connecting = rig.gateway.targets, rig.hold("one"), asyncio.Event()
+        keys, now = targets.key_pool(two), rig.gateway.loop.time()
+        for index in (0, 0, 1, 1):
+            keys.record_use(index, now)
+        pool: Any = targets.with_key(two, 0).pool
+        keys.undo_use(0, now)
+
+        async def never_connect(*_: Any) -> None:
+            connecting.set()
+            await asyncio.Event().wait()
+
+        pool.connect = never_connect
+        asked = asyncio.ensure_future(rig.chat())
+        await connecting.wait()
+        one.release()
+        assert (await asked).status == 200
+        assert [round(key.use_count) for key in keys._keys] == [2, 2]
+        await rig.books()
+
+
 # money ---------------------------------------------------------------------------------------------------------------
 
 

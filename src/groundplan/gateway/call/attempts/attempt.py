@@ -476,8 +476,9 @@ class Attempt(RequestPreparation):
         self._release_connection()
         if self._share is not None:
             self._share.release()
-        if self._target is not None and self.deployment.keys and not self.exchange.attempt_sent:
-            self.gateway.targets.undo_key_use(self.deployment, self._target.key_index)
+        target, self._target = self._target, None  # a use of a key is undone once
+        if target is not None and self.deployment.keys and not self.exchange.attempt_sent:
+            self.gateway.targets.undo_key_use(self.deployment, target.key_index)
 
     def _release_connection(self) -> None:
         """Release the connection and the place at the deployment; memory for the answer is kept."""
