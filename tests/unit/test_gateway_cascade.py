@@ -239,6 +239,23 @@ async def test_an_answer_that_cannot_be_streamed_is_not_given_as_an_empty_stream
     assert (stream.status, stream.done) == (503, False)
 
 
+async def test_no_answer_is_given_that_cannot_be_journalled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The journal fails as the other deployment's answer is settled, which ends the call."""
+    async with call_rig(tmp_path, ("small", "large"), workloads=declared(schema=SCHEMA, give=True)) as rig:
+        journal, settled = rig.gateway.journal, list[Any]()
+        settle = journal.settle
+
+        def fail_second(record: Any, *, ends: bool = False) -> int:
+            settled.append(record)
+            if len(settled) == 2:
+                journal._seal("for the test")
+            return settle(record, ends=ends)
+
+        monkeypatch.setattr(journal, "settle", fail_second)
+        reply = await rig.chat()
+        assert (reply.status, reply.code, len(settled)) == (503, "journal_unavailable", 2)
+
+
 @pytest.mark.parametrize("give", [True, False])
 async def test_an_unaccepted_answer_is_handled_as_declared_if_no_other_deployment_answers(
     tmp_path: Path, give: bool

@@ -83,7 +83,7 @@ async def serve_routed(gateway: Gateway, exchange: Exchange) -> None:
         await serve(gateway, exchange, attempts)
     except GroundplanError as error:
         refused = isinstance(error, Denied) and error.code != admit.COST_PER_CALL
-        if refused or spare is None or exchange.response.started:
+        if refused or spare is None or exchange.response.started or not gateway.journal.healthy:
             raise
         await _send_answer(gateway, exchange, spare)
 
