@@ -263,7 +263,6 @@ class Worker:
 
     async def end(self, code: int, drain_seconds: float, leave_seconds: float) -> None:
         """Accept no more, let running answers end, and end those that do not. `code`: the result of `watch`."""
-        self._gateway.pressure.stop()
         self._set_ready(ready=False)
         for each in self._runners:
             each.stop()
@@ -273,6 +272,7 @@ class Worker:
         if code == 0 and not self._stop.is_set():
             await self._finish_running(leave_seconds)
         await self._drain(drain_seconds)
+        self._gateway.pressure.stop()  # not before: its level decides about every call that still comes
         for task in self._tasks:
             task.cancel()
         await asyncio.wait(self._tasks)
