@@ -71,10 +71,7 @@ class _Connection(asyncio.Protocol):
         elif isinstance(event, h2.events.DataReceived):
             self._streams[event.stream_id].body += event.data
             self._h2.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
-        elif isinstance(event, h2.events.StreamEnded) and self._server.refusal and self._server.refusals_left:
-            self._server.refusals_left -= 1
-            if self._server.on_refusal is not None:
-                self._server.on_refusal()
+        elif isinstance(event, h2.events.StreamEnded) and self._server.refuses_next():
             self._refuse(event.stream_id)
         elif isinstance(event, h2.events.StreamEnded) and self._server.drops_connection and self._transport is not None:
             self._transport.abort()
@@ -158,6 +155,15 @@ class H2Server:
         """How many requests it refuses before it answers."""
         self.on_refusal: Callable[[], None] | None = None
         self.transports: set[asyncio.Transport] = set()
+
+    def refuses_next(self) -> bool:
+        """Whether the next request is refused, which is counted."""
+        if not (self.refusal and self.refusals_left):
+            return False
+        self.refusals_left -= 1
+        if self.on_refusal is not None:
+            self.on_refusal()
+        return True
 
     @asynccontextmanager
     async def listening(

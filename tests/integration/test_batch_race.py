@@ -25,7 +25,7 @@ from tests.integration.test_batches import BATCH_RATES, CHAT, LINE, contents, in
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
-from groundplan.gateway.batches import batch_check, batch_store
+from groundplan.gateway.batches import batch_check, batch_store, result_store
 from groundplan.gateway.batches.batch_runner import BatchRunner
 from groundplan.gateway.batches.batch_store import BatchLine, ClaimedLine, Connection
 from groundplan.gateway.database import connect
@@ -192,9 +192,9 @@ async def test_large_results_are_read_a_few_at_a_time(database: Database) -> Non
             (batch,),
         )
     async with await connect(database.urls["gateway"], autocommit=False) as connection, connection.transaction():
-        turns = [found async for found in batch_store.iterate_results(connection, batch, ok=True)]
+        turns = [found async for found in result_store.iterate_results(connection, batch, ok=True)]
     assert [text.strip() for found in turns for text in found] == [f"r{n}" for n in range(1, 13) if n != 7]
-    assert max(sum(map(len, found)) for found in turns) < batch_store.MAX_BUFFERED_BYTES and len(turns) == 6
+    assert max(sum(map(len, found)) for found in turns) < result_store.MAX_BUFFERED_BYTES and len(turns) == 6
 
 
 @pytest.mark.parametrize("when", ["read", "written"])
@@ -229,7 +229,7 @@ async def test_cancelling_a_batch_does_not_wait_for_its_start(
             told = admin.execute("SELECT custom_id, ok, result FROM batch_line WHERE state = 'done'").fetchall()
             assert {name for name, _, _ in told} == ({"a"} if when == "read" else {"a", "b"})
             for name, ok, result in told:
-                as_here = batch_store.error_line(None, name, "batch_cancelled", "it was")
+                as_here = result_store.error_line(None, name, "batch_cancelled", "it was")
                 assert {**json.loads(result), "id": as_here["id"]} == as_here and not ok
             await batch_store.mark_ended(connection, batch, "cancelled", None, None)
             assert not await batch_store.mark_begun(connection, batch, 1, [], 0), "it has ended"

@@ -22,7 +22,7 @@ from psycopg import AsyncConnection
 
 from groundplan.core.database import first_line
 from groundplan.core.errors import GroundplanError
-from groundplan.gateway.batches import batch_check, batch_lines, batch_store
+from groundplan.gateway.batches import batch_check, batch_lines, batch_store, result_store
 from groundplan.gateway.batches.batch_calls import BatchCalls
 from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch, ClaimedLine, Connection
 from groundplan.gateway.batches.orders import order_store
@@ -326,14 +326,14 @@ class BatchRunner:
         new = [line for line in claimed if line.call not in self._begun_calls]
         for line in claimed:
             if line.call in self._begun_calls and line.call not in self._running:
-                failed = batch_store.error_line(line.call, line.custom_id, "batch_line_interrupted", INTERRUPTED)
+                failed = result_store.error_line(line.call, line.custom_id, "batch_line_interrupted", INTERRUPTED)
                 await self._store_result(batch, line, ok=False, result=msgspec.json.encode(failed))
         if not new:
             return
         await self._leases.book_unrequested([(name, period) for name, period in batch.charges])
         if ending:
             for line in new:
-                unsent = batch_store.error_line(line.call, line.custom_id, ending, UNSENT_MESSAGES[ending])
+                unsent = result_store.error_line(line.call, line.custom_id, ending, UNSENT_MESSAGES[ending])
                 await self._store_result(batch, line, ok=False, result=msgspec.json.encode(unsent))
             return
         for line in new:  # no other task runs before all their money is reserved
@@ -373,7 +373,7 @@ class BatchRunner:
                 raise AssertionError("a line's answer is kept")
             result = _result_line(line, answer)
             if (reason := self._calls.unmade_reasons.get(line.call)) is not None:
-                result = msgspec.json.encode(batch_store.error_line(line.call, line.custom_id, *reason))
+                result = msgspec.json.encode(result_store.error_line(line.call, line.custom_id, *reason))
             await self._store_result(batch, line, ok=200 <= answer.status < 300, result=result)
         finally:
             gateway.running_calls -= 1
@@ -405,7 +405,7 @@ class BatchRunner:
                 return  # a worker that checked the batch has just begun it
             output = await self._write_result_file(connection, batch, ok=True)
             failures = await self._write_result_file(connection, batch, ok=False)
-            expired = late and await batch_store.has_lines_with_error(connection, batch.id, "batch_expired")
+            expired = late and await result_store.has_lines_with_error(connection, batch.id, "batch_expired")
             status = "cancelled" if locked.status == "cancelling" else "expired" if expired else "completed"
             if locked.status == "validating":
                 status = "expired"
@@ -440,7 +440,7 @@ def _needs_check(batch: Batch, *, late: bool) -> bool:
 
 async def _encoded_results(connection: Connection, batch: UUID, ok: bool) -> AsyncGenerator[bytes, None]:
     """Yield the lines of a result file."""
-    async with aclosing(batch_store.iterate_results(connection, batch, ok=ok)) as found:
+    async with aclosing(result_store.iterate_results(connection, batch, ok=ok)) as found:
         async for results in found:
             yield b"".join(result.encode() + b"\n" for result in results)
 

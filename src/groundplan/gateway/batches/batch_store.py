@@ -6,7 +6,7 @@ running to done once. `batch_runner` decides; the content of lines is not known 
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, LiteralString
@@ -19,6 +19,7 @@ from psycopg.types.json import Jsonb
 from groundplan.blueprint.model import Budget
 from groundplan.core.ids import new_id
 from groundplan.core.money import from_decimal, to_decimal
+from groundplan.gateway.batches.result_store import ERROR_CODE, error_line
 from groundplan.gateway.budgets.grant_store import RECALL_CHANNEL
 
 Connection = AsyncConnection[tuple[Any, ...]]
@@ -27,8 +28,6 @@ _encode = msgspec.json.Encoder().encode
 MESSAGES_ENDPOINT = "/v1/messages"
 """The endpoint of Anthropic's message batches, whose `metadata` are headers of their creation; all other batches are
 OpenAI's."""
-LINE_PREFIX = "batch_req_"
-"""How the id of a line of a result file begins; the id of its call follows."""
 ENDED = frozenset({"failed", "completed", "expired", "cancelled"})
 _COLUMNS: LiteralString = """b.id, b.workload, b.key_id, b.person, b.endpoint, b.input_file, b.completion_window,
     b.metadata, b.status, b.created_at, b.expires_at, b.in_progress_at, b.cancelling_at, b.ended_at, b.errors,
@@ -37,15 +36,8 @@ _COLUMNS: LiteralString = """b.id, b.workload, b.key_id, b.person, b.endpoint, b
 SHORT_TRANSACTION: LiteralString = "SET LOCAL idle_in_transaction_session_timeout = '2s'"
 """For a transaction on a connection that is also used for longer ones: moving the money of a batch locks the rows of
 its budgets until the commit, and a worker that is stopped in the middle blocks all others for no longer than this."""
-MAX_BUFFERED_BYTES = 4 << 20
-"""Of results in memory at once, unless a single one is larger."""
 _MAX_COUNT_ROWS = 100
 """Rows of counts that a batch may have before they are summed up."""
-_ROW_BYTES = 1 << 10
-"""Memory that a row takes beside its result."""
-_ERROR_CODE: LiteralString = "CASE WHEN pg_input_is_valid(result, 'jsonb') THEN result::jsonb -> 'error' ->> 'code' END"
-"""The error code of a line that was not made. An upstream's refusal may hold numbers that PostgreSQL has no type
-for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -434,45 +426,6 @@ async def has_open_lines(connection: Connection, batch: UUID) -> bool:
     return row is not None and bool(row[0])
 
 
-async def has_lines_with_error(connection: Connection, batch: UUID, code: str) -> bool:
-    """Whether any line ended with this error code instead of being made."""
-    row = await (
-        await connection.execute(
-            f"SELECT EXISTS (SELECT 1 FROM batch_line WHERE batch_id = %s AND NOT ok AND {_ERROR_CODE} = %s)",
-            (batch, code),
-        )
-    ).fetchone()
-    return row is not None and bool(row[0])
-
-
-async def iterate_results(connection: Connection, batch: UUID, *, ok: bool) -> AsyncGenerator[list[str], None]:
-    """Yield the results of the lines that succeeded (`ok`), or of the others, by number, about `MAX_BUFFERED_BYTES` at
-    a time: an answer may have megabytes. Inside a transaction."""
-    sizes = await connection.execute(
-        "SELECT number, coalesce(octet_length(result), 0) FROM batch_line WHERE batch_id = %s AND ok = %s ORDER BY 1",
-        (batch, ok),
-    )
-    for first, last in _row_ranges(await sizes.fetchall()):
-        rows = await connection.execute(
-            """SELECT result FROM batch_line WHERE batch_id = %s AND ok = %s AND number BETWEEN %s AND %s
-               ORDER BY number""",
-            (batch, ok, first, last),
-        )
-        yield [result for (result,) in await rows.fetchall()]
-
-
-def _row_ranges(sizes: Sequence[tuple[int, int]]) -> Iterator[tuple[int, int]]:
-    """The (first, last) numbers of lines to read together, from the (number, bytes) of all lines."""
-    first, last, size = None, 0, 0
-    for number, length in sizes:
-        if first is not None and size + length > MAX_BUFFERED_BYTES:
-            yield first, last
-            first, size = None, 0
-        first, last, size = number if first is None else first, number, size + length + _ROW_BYTES
-    if first is not None:
-        yield first, last
-
-
 async def mark_ended(connection: Connection, id: UUID, status: str, output: UUID | None, failures: UUID | None) -> None:
     """Store that the batch has ended, with its result files; its lines' results are deleted, and its slices closed."""
     await connection.execute(
@@ -480,22 +433,10 @@ async def mark_ended(connection: Connection, id: UUID, status: str, output: UUID
              cancelled = l.cancelled, expired = l.expired
            FROM (SELECT count(*) FILTER (WHERE code = 'batch_cancelled') AS cancelled,
                count(*) FILTER (WHERE code = 'batch_expired') AS expired
-             FROM (SELECT {_ERROR_CODE} AS code FROM batch_line WHERE batch_id = %s AND NOT ok) r) l
+             FROM (SELECT {ERROR_CODE} AS code FROM batch_line WHERE batch_id = %s AND NOT ok) r) l
            WHERE b.id = %s""",
         (status, output, failures, id, id),
     )
     await connection.execute("UPDATE batch_line SET result = NULL WHERE batch_id = %s", (id,))
     await compact_counts(connection, id, 1)
     await connection.execute("UPDATE budget_slice SET closed = true WHERE epoch = %s", (id,))
-
-
-def error_line(call: UUID | None, custom_id: str, code: str, message: str, status: int | None = None) -> dict[str, Any]:
-    """The line of the error file for a call that has no answer. `status`: the HTTP status of a refusal, given only for
-    message batches, whose results tell errors by types that follow from it."""
-    error: dict[str, Any] = {"code": code, "message": message}
-    return {
-        "id": f"{LINE_PREFIX}{(call or new_id()).hex}",
-        "custom_id": custom_id,
-        "response": None,
-        "error": error if status is None else {**error, "status_code": status},
-    }

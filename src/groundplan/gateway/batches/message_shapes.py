@@ -11,7 +11,7 @@ import msgspec
 
 from groundplan.core.errors import NotFound
 from groundplan.core.ids import parse_id
-from groundplan.gateway.batches import batch_store
+from groundplan.gateway.batches import batch_store, result_store
 from groundplan.gateway.batches.batch_store import Batch
 from groundplan.gateway.batches.orders.order_results import ResultLine
 from groundplan.gateway.surfaces.messages.errors import error_json, error_type, upstream_refusal_body
@@ -103,7 +103,7 @@ def _outcome(found: ResultLine) -> dict[str, Any]:
 def _call_id(found: ResultLine) -> str | None:
     """The id of a line's call, from the line's own id."""
     try:
-        return str(parse_id(found.id, batch_store.LINE_PREFIX)) if isinstance(found.id, str) else None
+        return str(parse_id(found.id, result_store.LINE_PREFIX)) if isinstance(found.id, str) else None
     except ValueError:
         return None
 

@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import msgspec
 
-from groundplan.gateway.batches import batch_lines, batch_store
+from groundplan.gateway.batches import batch_lines, result_store
 from groundplan.gateway.batches.batch_calls import INTERFACES, BatchCalls
 from groundplan.gateway.batches.batch_store import Batch
 from groundplan.gateway.batches.orders import order_results, order_store
@@ -72,7 +72,7 @@ class OrderRecorder:
                         data = await self._result_line(context, line, result)
                         done.append((line, result.ok, data))
                         size += len(data)
-                        if size > batch_store.MAX_BUFFERED_BYTES:
+                        if size > result_store.MAX_BUFFERED_BYTES:
                             await order_store.end_lines(connection, order, done)
                             done, size = [], 0
                         recorded.append(

@@ -18,9 +18,10 @@ import msgspec
 from groundplan.core.money import MAX_AMOUNT
 from groundplan.economics import price
 from groundplan.economics.price import BATCH
-from groundplan.gateway.batches.batch_store import Batch, error_line
+from groundplan.gateway.batches.batch_store import Batch
 from groundplan.gateway.batches.orders.order_store import Order, OrderLine
 from groundplan.gateway.batches.providers.provider import MAX_RESULT_LINE, ProviderBatch
+from groundplan.gateway.batches.result_store import error_line
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.feature import FEATURE, TICKET
 from groundplan.gateway.http.strict_json import DECODE_ERRORS

@@ -19,7 +19,7 @@ import msgspec
 
 from groundplan.core.database import first_line
 from groundplan.core.errors import GroundplanError
-from groundplan.gateway.batches import batch_calls, batch_lines, batch_store
+from groundplan.gateway.batches import batch_calls, batch_lines, batch_store, result_store
 from groundplan.gateway.batches.batch_calls import BatchCalls
 from groundplan.gateway.batches.batch_store import Batch
 from groundplan.gateway.batches.orders import order_results, order_store
@@ -281,7 +281,7 @@ class OrderRunner:
                 raise
             message = f"{error.message}. {error.hint}"
             status = error.status if batch.endpoint == batch_store.MESSAGES_ENDPOINT else None
-            return b"", batch_store.error_line(line.call, line.custom_id, error.code, message, status)
+            return b"", result_store.error_line(line.call, line.custom_id, error.code, message, status)
         return provider.line(order.id, line.call, batch.endpoint, forwarded), None
 
     # results ----------------------------------------------------------------------------------------------------------
