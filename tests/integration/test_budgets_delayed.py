@@ -159,7 +159,7 @@ class Worker:
 
     def grant_mismatches(self, admin: psycopg.Connection[Any]) -> list[str]:
         """A line for each grant on which this worker and the database disagree."""
-        known = self.leases._grants._granted
+        known = self.leases._grants.granted.amounts
         rows = admin.execute(GRANTED, {"epoch": self.epoch}).fetchall()
         return [
             f"{key} {period}: {known.get((key, period), 0)} of {granted}"

@@ -45,7 +45,7 @@ async def test_of_budgets_whose_keys_ended_long_ago_nothing_stays_and_nothing_is
     keys = {first.encode(): a_key(first) for first in firsts}
     names = [f"key/{first}" for first in firsts]
     async with worker(database, tmp_path) as one:
-        leases, slices, granted_of = one.leases, one.slices, one.leases._grants._granted
+        leases, slices, granted_of = one.leases, one.slices, one.leases._grants.granted.amounts
         leases.set_ended_key_lookup(lambda budgets: unusable_budgets(budgets, keys, one.clock.now().timestamp()))
         tokens, company = [(new_id().bytes, 0) for _ in [*names, "all"]], ("all", TOTAL)
         with patience():

@@ -273,7 +273,7 @@ async def test_long_ended_budgets_leave_no_rows_and_are_not_granted_again(
         one.clock.moment += timedelta(hours=1)
         await until(lambda: one.clock.advance_minute() and len(leases._accounts) == 1)
         assert [*leases._accounts] == slices.granted_keys() == [("key/0", day)], "one does"
-        assert len(leases._grants._granted) == 20
+        assert len(leases._grants.granted.amounts) == 20
         await leases.book_unrequested([(name, day) for name in keys])
         assert slices.granted_keys() == [("key/0", day)], "all of that was known"
         grown = "UPDATE budget_slice SET granted_usd = granted_usd + %s WHERE budget = 'key/2'"
@@ -283,7 +283,7 @@ async def test_long_ended_budgets_leave_no_rows_and_are_not_granted_again(
         await leases.book_unrequested([(name, day) for name in keys])
         assert slices.available("key/2", day) == COST, "as much as a line of a batch brings, and no more"
         one.clock.moment += timedelta(days=9)
-        await until(lambda: one.clock.advance_minute() and [*leases._grants._granted] == [("key/0", day)])
+        await until(lambda: one.clock.advance_minute() and [*leases._grants.granted.amounts] == [("key/0", day)])
         before = leases._grants._connection
         with psycopg.connect(database.superuser, autocommit=True) as conn:
             disconnect(conn)
@@ -291,7 +291,7 @@ async def test_long_ended_budgets_leave_no_rows_and_are_not_granted_again(
         assert slices.granted_keys() == [("key/0", day)], "that it is looked up brings nothing else of its day back"
         slices.settle(tokens[0], COST)
         await until(lambda: all(granted(database, name, day) == COST for name in keys))
-        await until(lambda: one.clock.advance_minute() and not leases._grants._granted)
+        await until(lambda: one.clock.advance_minute() and not leases._grants.granted.amounts)
         assert not leases._accounts and not slices.granted_keys()
         await leases.book_unrequested([(name, day) for name in keys])
         assert not slices.granted_keys(), "nothing comes back that was spent and given back"

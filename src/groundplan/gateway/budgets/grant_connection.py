@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Coroutine, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
@@ -28,14 +28,13 @@ from groundplan.core.errors import Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway.budgets import grant_store
 from groundplan.gateway.budgets.account import OPEN_REPORT_S, PREFETCH_S, Account
-from groundplan.gateway.budgets.expired import EndedKeyLookup, budgets_of_ended_keys
 from groundplan.gateway.budgets.grant_store import Connection, Grant, RequestedAmounts
+from groundplan.gateway.budgets.granted import REMEMBERED_FOR, GrantedTotals
 from groundplan.gateway.budgets.leases import Key, Quota, Slices, is_quota
 from groundplan.gateway.budgets.periods import has_ended
 from groundplan.gateway.budgets.windows import WindowClock
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.stalls import patient
-from groundplan.gateway.ticks import in_turns
 from groundplan.ledger.model import Release
 
 log = logging.getLogger(__name__)
@@ -43,10 +42,6 @@ log = logging.getLogger(__name__)
 BATCH_SIZE = 64
 """Limits, or budgets of single keys, that are requested or given back in one commit."""
 _HEADROOM_CALLS = 16
-_REMEMBERED_FOR = timedelta(days=9)
-"""How long the granted amount of a budget is remembered after its period: a line of a batch, which belongs to the
-period of its admission, may bring more of it for as long as a batch goes on."""
-_DAY_S = 86_400.0
 _NO_PREFETCH_S = 2.0
 """How long nothing is fetched ahead after other workers were short, or nothing was granted."""
 _STATEMENT_S = 2.0
@@ -104,7 +99,7 @@ class GrantConnection:
         self._clock_read_at = 0.0
         """When PostgreSQL's clock was last read, by ours."""
         self._connection: Connection | None = None
-        self._granted: dict[Key, int] = {}
+        self.granted = GrantedTotals(slices, accounts, clock)
         self._unconfirmed_releases: dict[bytes, tuple[int, Release]] = {}
         """Releases that the database has not confirmed, with their sequence in the journal."""
         self._unconfirmed_returns: set[Key] = set()
@@ -115,12 +110,8 @@ class GrantConnection:
         """Requests without an answer, and until when each may still be granted (loop time): PostgreSQL, or the network,
         may have stood still meanwhile."""
         self._problem = ""
-        self.ended_key_lookup: EndedKeyLookup | None = None
         self.on_connected: Callable[[], None] | None = None
         """Called with each new connection."""
-        self._ended_key_budgets: set[Key] = set()
-        """Budgets of keys that ended long ago, of which this worker still holds something."""
-        self._keys_checked_at = clock.seconds()
 
     @property
     def connected(self) -> bool:
@@ -141,6 +132,11 @@ class GrantConnection:
         if self._windows is not None and self._windows.seconds_ahead < 0:
             before -= timedelta(seconds=self._windows.seconds_ahead)
         return (self._clock.now() - before).strftime("%Y-%m-%dT%H:%M")
+
+    @property
+    def _remembered_since(self) -> str:
+        """The minute before which a period must have ended for its grants to be forgotten."""
+        return self.current_minute(before=REMEMBERED_FOR)
 
     def seconds(self, key: Key) -> float:
         """Return the time by which the periods of a key begin and end, in seconds since the epoch."""
@@ -168,10 +164,9 @@ class GrantConnection:
         connection = await self.connect()
         async with patient(_STATEMENT_S):
             found = await grant_store.granted_totals_of(connection, self._epoch, keys)
-            ended_before = self.current_minute(before=_REMEMBERED_FOR)
-            ended_keys = self._unknown_ended(found)
-            known = [each for each in found.items() if not self._is_forgotten(each[0], ended_before, ended_keys)]
-            changes = {key: amount for key, held in known if (amount := held - self._granted.get(key, 0))}
+            ended_before, ended_keys = self._remembered_since, self.granted.unknown_ended(found)
+            known = [each for each in found.items() if not self.granted.is_forgotten(each[0], ended_before, ended_keys)]
+            changes = {key: amount for key, held in known if (amount := held - self.granted.of(key))}
             totals = await grant_store.committed_totals(connection, list(changes)) if changes else {}
         for key, amount in changes.items():
             self._book_grant(key, amount)
@@ -259,11 +254,11 @@ class GrantConnection:
     def unspent(self, key: Key) -> int:
         """What this worker holds, reserved or not; nothing where its slice is forgotten, since the period ended."""
         book = self.slices_for(key[0])
-        return self._granted.get(key, 0) - book.released(*key) - book.spent(*key) if book.was_granted(key) else 0
+        return self.granted.of(key) - book.released(*key) - book.spent(*key) if book.was_granted(key) else 0
 
     def _book_grant(self, key: Key, amount: int) -> None:
         if amount:
-            self._granted[key] = self._granted.get(key, 0) + amount
+            self.granted.add(key, amount)
             book = self.slices_for(key[0])
             book.add_grant(*key, amount)
             book.recently_used.add(key)  # so that the next tick measures it, though no call may use it
@@ -301,28 +296,26 @@ class GrantConnection:
 
     async def _reconcile(self, connection: Connection) -> None:
         """Compare what the database knows to be granted with what is booked here. May be repeated after any failure."""
-        ended_before = self.current_minute(before=_REMEMBERED_FOR)
-        used = {period for _, period in (*self._granted, *self._accounts)}  # also one in which a call goes on for days
+        ended_before = self._remembered_since
+        used = {period for _, period in (*self.granted.amounts, *self._accounts)}  # also if a call goes on for days
         totals = await grant_store.granted_totals(
             connection,
             self._epoch,
             lambda period: has_ended(period, ended_before) and period not in used,
             _RECONCILE_STATEMENT_S,
         )
-        ended_before = self.current_minute(
-            before=_REMEMBERED_FOR
-        )  # periods that ended during the query may be forgotten by now
-        lost = [key for key in self._slices.granted_keys() if self._granted.get(key, 0) > totals.get(key, 0)]
-        ended_keys = self._unknown_ended(totals)
+        ended_before = self._remembered_since  # periods that ended during the query may be forgotten by now
+        lost = [key for key in self._slices.granted_keys() if self.granted.of(key) > totals.get(key, 0)]
+        ended_keys = self.granted.unknown_ended(totals)
         for key in (*lost, *totals):
-            if not self._is_forgotten(key, ended_before, ended_keys):
-                self._book_grant(key, totals.get(key, 0) - self._granted.get(key, 0))
+            if not self.granted.is_forgotten(key, ended_before, ended_keys):
+                self._book_grant(key, totals.get(key, 0) - self.granted.of(key))
         self._lost_grants.update(lost)
         if self._lost_grants:
             await self._book_lost_grants(connection)
         async with patient(_RECONCILE_STATEMENT_S):
             limits = await grant_store.limit_totals(connection, self._epoch)
-        known = {key: (0, 0) for key in self._granted if is_quota(key[0])}
+        known = {key: (0, 0) for key in self.granted.amounts if is_quota(key[0])}
         now = (
             self.current_minute()
         )  # not earlier, for the same reason: booked anew it would all be idle, and given back
@@ -347,9 +340,9 @@ class GrantConnection:
     def _book_limit_total(self, key: Key, granted: int, released: int) -> None:
         """Book the total granted of a limit. Where the database has lost some of it, it does not know all returns
         either: these are available again."""
-        if granted < self._granted.get(key, 0):
+        if granted < self.granted.of(key):
             self._counters.undo_release(*key, self._counters.released(*key) - released)
-        self._book_grant(key, granted - self._granted.get(key, 0))
+        self._book_grant(key, granted - self.granted.of(key))
 
     async def give_back(self, *keys: Key, keep: Mapping[Key, int] = MappingProxyType({})) -> None:
         """Release what is idle of each key beyond what `keep` says and what waiters were promised: into the journal and
@@ -474,46 +467,19 @@ class GrantConnection:
                     if key in self._accounts:
                         self._accounts[key].unallocated = rest
 
-    def _is_forgotten(self, key: Key, ended_before: str, ended_keys: Collection[Key]) -> bool:
-        """Whether a budget's grants were known and are forgotten; `ended_keys`: keys over for other reasons."""
-        return (
-            (key in ended_keys or has_ended(key[1], ended_before))
-            and key not in self._granted
-            and key not in self._accounts
-        )
-
-    def _unknown_ended(self, keys: Iterable[Key]) -> set[Key]:
-        """Return the key budgets whose keys ended long ago and of which this worker holds nothing."""
-        unknown = (key for key in keys if key not in self._granted and key not in self._accounts)
-        return budgets_of_ended_keys(unknown, self.ended_key_lookup)
-
     async def ended_key_budgets(self, known: Collection[Key]) -> list[Key]:
-        """Return the endless key budgets among `known` whose keys ended long ago, which are looked up once a day. What
-        is idle of them is given back, as for a period that is over."""
-        if (now := self._clock.seconds()) > self._keys_checked_at + _DAY_S:
-            self._keys_checked_at, self._ended_key_budgets = now, budgets_of_ended_keys(known, self.ended_key_lookup)
-        self._ended_key_budgets = {key for key in self._ended_key_budgets if key in known or key in self._granted}
-        found = [key for key in self._ended_key_budgets if key in known]
+        """As `GrantedTotals.ended_key_budgets`. What is idle of them is given back, as for a period that is over."""
+        found = self.granted.ended_key_budgets(known)
         await self.give_back(*(key for key in found if self._slices.available(*key) > 0))
         return found
 
     async def forget_ended_budgets(self) -> None:
-        """Forget the granted amounts of budgets that are long over, unless more is known of them. Calls get turns
-        meanwhile: there may be the budgets of nine days."""
-        ended_before = self.current_minute(before=_REMEMBERED_FOR)
-        async for some in in_turns(list(self._granted)):
-            for key in some:
-                known = key in self._accounts or self._slices.was_granted(key)
-                if (
-                    not known
-                    and (has_ended(key[1], ended_before) or key in self._ended_key_budgets)
-                    and not is_quota(key[0])
-                ):
-                    self._granted.pop(key, None)
+        """Forget the granted amounts of budgets that are long over, unless more is known of them."""
+        await self.granted.forget_ended(self._remembered_since)
 
     def forget_quota(self, key: Key) -> None:
         """Forget a quota whose window has ended."""
-        self._granted.pop(key, None)
+        self.granted.amounts.pop(key, None)
         self._unconfirmed_returns.discard(key)
 
     async def close(self) -> None:

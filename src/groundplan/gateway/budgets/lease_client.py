@@ -14,7 +14,6 @@ import asyncio
 import logging
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import replace
 from datetime import timedelta
 from itertools import islice
 from pathlib import Path
@@ -24,11 +23,12 @@ from typing import Any
 from groundplan.blueprint.model import Budget
 from groundplan.core.clock import Clock, SystemClock
 from groundplan.gateway.budgets.account import EMPTY_RETRY_S, REFILL_WAIT_S, Account, Declaration
+from groundplan.gateway.budgets.declarations import Declarations
 from groundplan.gateway.budgets.expired import EndedKeyLookup, ended_periods
 from groundplan.gateway.budgets.grant_batching import GrantBatches, by_statement
 from groundplan.gateway.budgets.grant_connection import BATCH_SIZE, GrantConnection, Need
 from groundplan.gateway.budgets.idle_limits import IdleLimits
-from groundplan.gateway.budgets.leases import Key, Quota, Slices, Token, is_quota
+from groundplan.gateway.budgets.leases import Key, Slices, Token, is_quota
 from groundplan.gateway.budgets.next_periods import accounts_to_renew
 from groundplan.gateway.budgets.periods import has_ended
 from groundplan.gateway.budgets.recalls import Recalls
@@ -75,8 +75,7 @@ class LeaseClient:
             url, journal, slices, self._counters, self._accounts, home=home, clock=clock or SystemClock(),
             windows=windows,
         )  # fmt: skip
-        self._declarations: tuple[Mapping[str, Budget], Mapping[Key, int], int] = ({}, {}, 0)
-        """Budgets by name, the amount of each limit, and the number of the blueprint that declares them."""
+        self._declarations = Declarations()
         self._batches = GrantBatches(self._grants, self._shortfall, self._start_giving_back)
         self._active: dict[Key, Account] = {}
         """Accounts in use now: of ten thousand users with a limit each, few are."""
@@ -104,7 +103,7 @@ class LeaseClient:
 
     def set_ended_key_lookup(self, lookup: EndedKeyLookup) -> None:
         """Set how to find budgets whose keys ended long ago, which are then forgotten."""
-        self._grants.ended_key_lookup = lookup
+        self._grants.granted.ended_key_lookup = lookup
 
     async def start(self) -> None:
         """Connect if the database is there, and start to prefetch and to answer recalls."""
@@ -172,23 +171,22 @@ class LeaseClient:
         """Adopt the declarations of a blueprint. Slices of a budget or limit that is smaller now are given back, the
         idle part at once and the rest as calls end: the next call asks anew. `limits`: the amount of each, by
         `Quota.family` and period."""
-        before, by_name = self._declarations[0], {budget.name: budget for budget in budgets}
-        self._declarations = (by_name, limits, blueprint)
+        before, self._declarations = self._declarations, Declarations(budgets, limits, blueprint)
         for key, account in self._accounts.items():
-            account.update_declaration(*self._newest_declaration(account.declared, account.blueprint_number))
+            account.update_declaration(*self._declarations.newest(account.declared, account.blueprint_number))
             if account.is_shrinking:
                 self._watch(key)
                 self._start_giving_back(key, at_once=True)
         for key in self._slices.granted_keys():  # also slices that came with batches, without a request from here
-            old, new = before.get(key[0]), by_name.get(key[0])
+            old, new = before.budget(key[0]), self._declarations.budget(key[0])
             if key not in self._accounts and old and new and (new.limit < old.limit or not old.hard):
                 self._shrink(key, at_once=True)
 
     def _shrink(self, key: Key, *, at_once: bool = False) -> None:
         """Give back what becomes idle of a hard budget of which more may be held than is declared."""
-        budget, number = self._declarations[0].get(key[0]), self._declarations[2]
+        budget = self._declarations.budget(key[0])
         if budget is not None and budget.hard:
-            self._accounts.setdefault(key, Account(budget, number)).is_shrinking = True
+            self._accounts.setdefault(key, Account(budget, self._declarations.number)).is_shrinking = True
             self._watch(key)
             self._start_giving_back(key, at_once=at_once)
 
@@ -198,7 +196,7 @@ class LeaseClient:
         async with self._grants.lock:
             totals = await self._grants.book_unrequested(keys)
         for key, total in totals.items():
-            declared = self._declarations[0].get(key[0])
+            declared = self._declarations.budget(key[0])
             if declared is not None and total > declared.limit:
                 self._shrink(key)
 
@@ -226,21 +224,12 @@ class LeaseClient:
         key = (declared.name, period)
         account = self._accounts.get(key)
         if account is None:
-            account = self._accounts[key] = Account(*self._newest_declaration(declared, number))
+            account = self._accounts[key] = Account(*self._declarations.newest(declared, number))
         else:
             account.update_declaration(declared, number)
         if account.is_shrinking:
             self._watch(key)
         return account
-
-    def _newest_declaration(self, declared: Declaration, number: int) -> tuple[Declaration, int]:
-        """Return the newest known declaration and its blueprint's number; the given ones where there is none newer."""
-        budgets, limits, newest = self._declarations
-        found: Declaration | None = budgets.get(declared.name)
-        if isinstance(declared, Quota):
-            most = limits.get((declared.family, declared.period))
-            found = None if most is None else replace(declared, limit=most)
-        return (declared, number) if found is None or number > newest else (found, newest)
 
     # callers who wait ----------------------------------------------------------------------------------------------
 
