@@ -15,6 +15,7 @@ import pytest
 from cryptography.x509 import Name, NameAttribute
 from cryptography.x509.oid import NameOID
 from tests.contract.ways import Authority
+from tests.integration.gates import wait_until
 
 from groundplan.gateway.http import connection, handshakes, listeners, tls
 from groundplan.gateway.http.errors import refusal_body
@@ -73,6 +74,36 @@ async def test_versions_before_tls_1_2_are_refused(tmp_path: Path) -> None:
             context = trusting(authority)
             context.minimum_version = context.maximum_version = version
             assert (await get_over_tls(port, context))[1] == b""
+
+
+async def test_a_client_in_its_handshake_is_answered_by_a_worker_that_ends(tmp_path: Path) -> None:
+    """It was accepted before, and no other worker has it."""
+    authority, loop = Authority(tmp_path), asyncio.get_running_loop()
+    limits = Limits(drain_idle_seconds=20.0)
+    async with serving(ServerFiles(*authority.issue("gateway", "127.0.0.1")), limits) as (found, port):
+        server, far = found._server, socket.socket()
+        far.setblocking(False)
+        await loop.sock_connect(far, ("127.0.0.1", port))
+        await wait_until(lambda: len(server.handshakes) == 1)
+        found.close()
+        ending = asyncio.ensure_future(server.quiesce(20))
+        await asyncio.sleep(0.2)
+        reader, writer = await asyncio.open_connection(sock=far, ssl=trusting(authority), server_hostname="127.0.0.1")
+        writer.write(b"GET / HTTP/1.1\r\nhost: g\r\n\r\n")
+        answer = await asyncio.wait_for(reader.read(), 20)
+        assert b"200 OK" in answer and b"connection: close" in answer
+        writer.close()
+        await asyncio.wait_for(ending, 20)
+
+
+async def test_a_client_that_never_ends_its_handshake_holds_up_no_worker_that_ends(tmp_path: Path) -> None:
+    authority, limits = Authority(tmp_path), Limits(drain_idle_seconds=0.1)
+    async with serving(ServerFiles(*authority.issue("gateway", "127.0.0.1")), limits) as (found, port):
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        await wait_until(lambda: len(found._server.handshakes) == 1)
+        found.close()
+        await asyncio.wait_for(found._server.quiesce(1000), 9)
+        writer.close()
 
 
 async def test_an_unfinished_handshake_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,6 +81,8 @@ class Connection(RequestReader):
         self.transport = cast(asyncio.Transport, transport)
         self.transport.set_write_buffer_limits(high=self.server.limits.write_buffer_bytes)
         self.server.connections.add(self)
+        if self.server.draining:
+            self.begin_drain()  # draining began during its TLS handshake
         if self.server.read_client_subject is not None:
             self.client_subject = self.server.read_client_subject(transport)
         if len(self.server.connections) > self.server.limits.connections and not self.server.evict_idle(self):

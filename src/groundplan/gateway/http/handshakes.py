@@ -42,6 +42,7 @@ class TlsListener:
         self._max_handshakes = max(_MIN_HANDSHAKES, server.limits.connections // _CONNECTIONS_PER_HANDSHAKE)
         self._handshakes: dict[socket.socket, asyncio.Task[None]] = {}
         """Handshakes in progress, the oldest first."""
+        server.handshakes = self._handshakes
         self._pause_timer: asyncio.TimerHandle | None = None
         self._failure_log = FailureLog(_log)
         self._silent_until: dict[str, float] = {}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import Counter
+from collections.abc import Sized
 from email.utils import formatdate
 from operator import itemgetter
 
@@ -60,7 +61,9 @@ class Server(ConnectionOwner):
         self.refusal_body = refusal_body
         self.connections = set()
         self._evict_retry_at = 0.0
-        self._accepts_end = 0.0
+        self._accepts_end = self._handshakes_end = 0.0
+        self.handshakes: Sized = ()
+        """TLS handshakes in progress, of clients that are not connections yet."""
         self._sweeper: asyncio.TimerHandle | None = None
         self._stalls = stall_monitor_of(loop)
         self._last_sweep = loop.time()
@@ -110,14 +113,20 @@ class Server(ConnectionOwner):
         now = self.now()
         if not self.draining:
             self.draining, self._accepts_end = True, now + _ARRIVING_SECONDS
+            self._handshakes_end = now + self.limits.drain_idle_seconds
             for connection in self.connections:
                 connection.is_draining = True
         end = now + seconds
         await asyncio.sleep(min(seconds, max(0.0, self._accepts_end - now)))
         for connection in list(self.connections):
             connection.begin_drain()
-        while self.connections and self.now() < end:  # noqa: ASYNC110 -- it has a deadline, and is not hot
+        while self._is_occupied and self.now() < end:  # noqa: ASYNC110 -- it has a deadline, and is not hot
             await asyncio.sleep(0.02)
+
+    @property
+    def _is_occupied(self) -> bool:
+        """Whether there are clients: a handshake with one that is far away takes some of a second."""
+        return bool(self.connections or (self.handshakes and self.now() < self._handshakes_end))
 
     async def drain(self, seconds: float) -> None:
         """`quiesce`, then close the remaining connections."""
