@@ -17,7 +17,8 @@ from groundplan.blueprint import model as bp
 from groundplan.core.errors import Denied
 from groundplan.core.ids import new_id
 from groundplan.gateway.batches.batch_calls import BatchCalls
-from groundplan.gateway.caching import cache_key
+from groundplan.gateway.caching import cache, cache_key
+from groundplan.gateway.call import steps
 from groundplan.gateway.call.attempts import prepare
 from groundplan.gateway.call.attempts.upstream_request import encode_request
 from groundplan.gateway.call.delivery.stream import BURST_BYTES, Streaming
@@ -205,4 +206,25 @@ async def test_whoever_leaves_while_it_is_looked_at_costs_nothing(
         held.go.set()
         assert (await rig.chat(messages=[{"role": "user", "content": "short"}], max_tokens=20)).status == 200
         assert rig.models["one"].counted == 1
+        await rig.books()
+
+
+@pytest.mark.parametrize("where", ["read", "compared"])
+async def test_the_wait_for_a_thread_is_part_of_a_calls_deadline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """There are few threads, and other long bodies may be before it."""
+
+    async def wait_first(work: Callable[[], Any], *, checks: bool = False) -> Any:
+        await asyncio.sleep(0.35)
+        return work()
+
+    monkeypatch.setattr(steps if where == "read" else cache_key, "in_thread", wait_first)
+    monkeypatch.setattr(steps, "READ_BYTES", 0 if where == "read" else READ_BYTES)
+    monkeypatch.setattr(cache, "is_long", lambda _: where == "compared")
+    kept = bp.Cache(seconds=60, max_bytes=1 << 20, scope="workload")
+    async with call_rig(tmp_path, ("one",), workloads={"assistant": {"deadline_ms": 300, "cache": kept}}) as rig:
+        reply = await rig.chat()
+        assert reply.code == "upstream_failed" and b"its deadline was over" in reply.body
+        assert rig.models["one"].counted == 0
         await rig.books()

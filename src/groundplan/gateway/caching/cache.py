@@ -57,7 +57,9 @@ async def answer_from_cache(gateway: Gateway, exchange: Exchange, recheck: Calla
     directives = exchange.request.headers.get(DIRECTIVES, b"").decode("latin-1").lower()
     replay_forms = exchange.interface.replay_forms if is_cacheable(exchange) and not stores(exchange) else None
     if replay_forms is not None and is_long(exchange):
+        began = gateway.loop.time()
         await compare_off_loop(exchange, replay_forms.ignored_fields)
+        exchange.waited_seconds += gateway.loop.time() - began
     key = _key(gateway, exchange, replay_forms) if replay_forms is not None and "no-store" not in directives else None
     if replay_forms is not None and key is not None:
         search = _CacheSearch(gateway, exchange, replay_forms, key, recheck)

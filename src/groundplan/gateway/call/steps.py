@@ -72,7 +72,9 @@ async def run_steps(
     if exchange.request.stream is not None:
         await exchange.interface.receive(exchange.request)
     if len(exchange.request.body) > READ_BYTES:
+        since = gateway.loop.time()
         exchange.ask = await in_thread(partial(exchange.interface.read, exchange.request))
+        exchange.waited_seconds += gateway.loop.time() - since
     else:
         exchange.ask = gateway.answer_cache.known_requests.read_ask(exchange)
     if HEADER in headers and wants_estimate(headers):
