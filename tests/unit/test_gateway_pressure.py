@@ -309,7 +309,7 @@ async def test_room_at_one_that_is_well_is_waited_for_before_one_that_fails_is_a
 async def test_a_place_that_is_not_used_goes_to_whoever_waits() -> None:
     loads = DeploymentLoads(asyncio.get_running_loop())
     load = loads.of(ONE)
-    load.running = 1
+    load.running = loads.of(TWO).running = 1
     waiting = asyncio.ensure_future(waits(loads, "low"))
     await asyncio.sleep(0)
     loads.release_place(load)
@@ -404,6 +404,24 @@ async def test_saturating_low_priority_traffic_does_not_refuse_critical_calls(tm
         stop.set()
         await asyncio.gather(*load)
         assert codes.count(503) > 0 and set(codes) <= {200, 503}
+        await rig.books()
+
+
+async def test_a_deployment_that_was_full_is_asked_once_the_next_one_has_failed(tmp_path: Path) -> None:
+    """It has room again, and nothing more will end there that could tell."""
+    async with call_rig(tmp_path, more={"one": {"concurrent": 1}}) as rig:
+        one, two = rig.hold("one"), rig.hold("two")
+        first = asyncio.ensure_future(rig.chat())
+        await wait_until(lambda: rig.models["one"].counted == 1)
+        rig.play("two", mode="error", status=503)
+        second = asyncio.ensure_future(rig.chat())
+        await wait_until(lambda: rig.models["two"].counted == 1)
+        for _ in range(2):
+            one.release()
+        assert (await first).status == 200
+        two.release()
+        reply = await second
+        assert (reply.status, reply.headers["groundplan-deployment"]) == (200, "one")
         await rig.books()
 
 

@@ -221,13 +221,17 @@ class DeploymentLoads:
                 waiter.future.set_result(load)
 
     async def wait_for_room(self, deployments: Sequence[Deployment], priority: str, seconds: float) -> Deployment:
-        """One of the deployments, all of which are full, as soon as it has room for this call.
+        """One of the deployments, as soon as it has room for this call: at once where one that was full has some again,
+        as while another deployment was asked.
 
         Raises `Unavailable` (`overloaded`) if the queue is full of calls that matter as much, or after `seconds`.
         """
         rank = RANKS[priority]
         seconds = min(seconds, MAX_QUEUE_SECONDS)
         loads = [self.of(deployment) for deployment in deployments]
+        for deployment, load in zip(deployments, loads, strict=True):
+            if load.has_room:  # and nobody waits for it
+                return deployment
         if seconds <= 0 or not self._make_queue_place(rank, loads):
             self.refused_calls += 1
             raise overloaded_error("every deployment that may answer this call is", 1.0 + rank)
