@@ -254,8 +254,10 @@ async def test_memory_use_of_a_worker_is_exposed(tmp_path: Path) -> None:
         assert await waits
         with pytest.raises(UpstreamFailure):
             await second
+        places = rig.plan("assistant").deployments_by_name["one"]
+        full = [msgspec.structs.replace(each, concurrent=0) for each in places]
         with pytest.raises(Unavailable):
-            await gateway.loads.wait_for_room(rig.plan("assistant").deployments_by_name["one"], "low", 0.0)
+            await gateway.loads.wait_for_room(full, "low", 0.0)
         gateway.pressure.level = 0
         with pytest.raises(Unavailable):
             gateway.pressure.check("critical", 0)
