@@ -306,6 +306,24 @@ async def test_room_at_one_that_is_well_is_waited_for_before_one_that_fails_is_a
         await rig.books()
 
 
+async def test_no_more_run_at_one_that_fails_than_may_when_several_have_waited_in_vain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("groundplan.gateway.upstream.pressure.MAX_QUEUE_SECONDS", 0.3)
+    async with call_rig(tmp_path, more={name: {"concurrent": 1} for name in ("one", "two")}) as rig:
+        gates = [rig.hold("one"), rig.hold("two")]
+        for _ in range(5):
+            rig.gateway.health.record_failure("one", asyncio.get_running_loop().time())
+        calls = [asyncio.ensure_future(rig.chat()) for _ in range(4)]
+        await wait_until(lambda: sum(call.done() for call in calls) == 2 and rig.models["one"].counted == 1)
+        for gate in gates:
+            gate.release()
+        replies = await asyncio.gather(*calls)
+        assert sorted(reply.status for reply in replies) == [200, 200, 503, 503]
+        assert {reply.code for reply in replies if reply.status == 503} == {"overloaded"}
+        await rig.books()
+
+
 async def test_a_place_that_is_not_used_goes_to_whoever_waits() -> None:
     loads = DeploymentLoads(asyncio.get_running_loop())
     load = loads.of(ONE)

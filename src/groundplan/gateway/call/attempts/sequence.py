@@ -144,17 +144,18 @@ class AttemptSequence:
 
     async def _wait_for_room(self, timeout: float) -> Deployment | None:
         """Wait up to `timeout` seconds until a full deployment has room; where none has in time, return an unhealthy
-        one. Raises as `take_next`."""
+        one that has. Raises as `take_next`."""
         if not self._without_room:
             return None
+        loads = self._gateway.loads
         try:
-            deployment = await self._gateway.loads.wait_for_room(
-                self._without_room, self._reliability.priority, timeout
-            )
+            deployment = await loads.wait_for_room(self._without_room, self._reliability.priority, timeout)
         except Unavailable:
-            if not self.candidates:
+            unhealthy = next((each for each in self.candidates if loads.of(each).has_room), None)
+            if unhealthy is None:
                 raise
-            return self.candidates.pop(0)
+            self.candidates.remove(unhealthy)
+            return unhealthy
         self._without_room.remove(deployment)
         return deployment
 
@@ -341,11 +342,8 @@ class AttemptSequence:
             self._record_failure(deployment, failed)
         probe_turn.give_up_turn(self._gateway, exchange)
         if passed_on:
-            self.candidates, self._without_room, self.retry_delay = (
-                [],
-                [],
-                0.0,
-            )  # the upload is gone, so no other deployment can get it
+            # the upload is gone, so no other deployment can get it
+            self.candidates, self._without_room, self.retry_delay = [], [], 0.0
         more = bool(self.candidates or self._without_room) and self._attempts_made < self._workload.attempts
         usage = final_usage(failed.relay) if failed.relay is not None else None
         outcome = "failed" if failed.billed else "not_billed"
