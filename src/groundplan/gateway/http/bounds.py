@@ -43,7 +43,8 @@ class Limits:
     connections: int = 20_000
     """Beyond these, connections are closed at once."""
     drain_idle_seconds: float = 2.0
-    """While draining, how long a connection that was promised to stay open may be idle."""
+    """While draining, how long a connection that was promised to stay open may be idle, and how long TLS handshakes in
+    progress are waited for."""
     write_buffer_bytes: int = 64 << 10
 
 
