@@ -23,6 +23,7 @@ from groundplan.blueprint.model import (
     Workload,
 )
 from groundplan.core.errors import Denied, Invalid
+from groundplan.gateway.policy import approved
 from groundplan.gateway.policy.approved import approved_of
 from groundplan.gateway.policy.snapshot import EMPTY_POLICY, Policy
 from groundplan.governance.approved_parts import (
@@ -201,6 +202,27 @@ def test_a_call_is_refused_for_what_is_missing_with_rule_owners_and_how_to_ask()
     book.check(policy(one, two, prompt, data, reach), "support", NOW)
     book.check(policy(), "other", NOW)
     assert book.usable(policy(), "other", made.deployments, NOW) == made.deployments
+
+
+def test_a_new_policy_is_not_applied_to_all_workloads_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each new key makes one, and calls would wait while thousands of workloads are gone through."""
+    looked_at = list[Part]()
+
+    def note(part: Part, *more: Any) -> Any:
+        looked_at.append(part)
+        return valid_until(part, *more)
+
+    monkeypatch.setattr(approved, "valid_until", note)
+    others = [msgspec.structs.replace(workload(), name=f"other-{number}") for number in range(9)]
+    made = blueprint(workload(), *others)
+    book = approved_of(made)
+    assert book is not None
+    for _ in range(2):
+        given_now = policy(*every(made))
+        for _ in range(3):
+            book.check(given_now, "support", NOW)
+            assert book.usable(given_now, "support", made.deployments, NOW) == made.deployments
+    assert looked_at == [*every(made), *every(made)]
 
 
 def test_a_model_without_approval_is_left_out_and_where_none_is_left_the_call_is_refused() -> None:

@@ -1,7 +1,8 @@
 """Whether what a call uses in production is approved today: models, prompts, and sources for a purpose.
 
-The parts are determined once per policy and blueprint; a call compares one time. Parts and approvals are governance's;
-a blueprint without anything in production has no `Approved` and costs its calls nothing.
+The approvals of a workload are determined at its first call under a policy; after that, a call compares one time. Parts
+and approvals are governance's; a blueprint without anything in production has no `Approved` and costs its calls
+nothing.
 """
 
 from __future__ import annotations
@@ -62,8 +63,10 @@ class Approved:
 
         Raises `Denied` (`approval_missing`, `approval_withdrawn`, `approval_expired`, `approval_price`).
         """
-        page = (self._approvals if policy is self._policy else self._rebuild(policy)).get(workload)
-        if page is None or now < page.first_end:
+        page = self._approvals.get(workload) if policy is self._policy else None
+        if page is None and (page := self._determine(policy, workload)) is None:
+            return
+        if now < page.first_end:
             return
         for use in page.uses:
             if use.until <= now and not use.part.deployments:
@@ -71,8 +74,10 @@ class Approved:
 
     def usable(self, policy: Policy, workload: str, deployments: list[Deployment], now: float) -> list[Deployment]:
         """The deployments whose model is approved, in order. Raises `Denied` if there is none."""
-        page = (self._approvals if policy is self._policy else self._rebuild(policy)).get(workload)
-        if page is None or now < page.first_end:
+        page = self._approvals.get(workload) if policy is self._policy else None
+        if page is None and (page := self._determine(policy, workload)) is None:
+            return deployments
+        if now < page.first_end:
             return deployments
         return self._approved_deployments(page, deployments, now)
 
@@ -88,15 +93,18 @@ class Approved:
             raise _approval_error(page, next(use for use in ended if first in use.part.deployments))
         return kept
 
-    def _rebuild(self, policy: Policy) -> dict[str, WorkloadApprovals]:
-        """Determine the approvals under another policy."""
-        self._approvals = {name: self._build(policy, each) for name, each in self._workloads.items()}
-        self._policy = policy
-        return self._approvals
-
-    def _build(self, policy: Policy, workload: Workload) -> WorkloadApprovals:
-        uses = [self._use(policy, part) for part in self._parts[workload.name]]
-        return WorkloadApprovals(workload, min((use.until for use in uses), default=inf), tuple(uses))
+    def _determine(self, policy: Policy, name: str) -> WorkloadApprovals | None:
+        """Determine the approvals of a workload under a policy; None if it is not in production. Of one workload at a
+        time: every new key is another policy, and calls would wait while thousands of workloads are gone through."""
+        if policy is not self._policy:
+            self._policy, self._approvals = policy, {}
+        workload = self._workloads.get(name)
+        if workload is None:
+            return None
+        uses = tuple(self._use(policy, part) for part in self._parts[name])
+        page = WorkloadApprovals(workload, min((use.until for use in uses), default=inf), uses)
+        self._approvals[name] = page
+        return page
 
     def _use(self, policy: Policy, part: Part) -> PartUse:
         last = valid_until(part, policy.parts, self._kinds, self._band)
