@@ -98,6 +98,28 @@ async def test_a_waiting_call_continues_in_the_turn_of_a_release(tmp_path: Path)
         assert waiting.done() and await waiting is None
 
 
+async def test_what_is_freed_elsewhere_while_postgresql_is_asked_is_asked_for_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lease_client, "_RETRY_S", 1000.0)  # no pause ends
+    monkeypatch.setattr(lease_client, "REFILL_WAIT_S", 1000.0)
+    async with alone(tmp_path) as one:
+        asked = list[Key]()
+
+        async def request_grant(key: Key, account: Account, *, recall: bool) -> bool:
+            asked.append(key)
+            await asyncio.sleep(0)
+            if len(asked) == 1:
+                one.leases._recalls._on_freed("all total")
+                return False
+            one.slices.add_grant(*KEY, 50)
+            return True
+
+        monkeypatch.setattr(one.leases, "_request_grant", request_grant)
+        assert await asyncio.wait_for(one.acquire(50), 20) is None
+        assert asked == [KEY, KEY]
+
+
 class Noted(patient):
     """Whom the test calls before their time."""
 

@@ -269,6 +269,7 @@ class LeaseClient:
         account.changed = changed = asyncio.Event()
         try:
             while self._admit_waiters(key, account):
+                changed.clear()  # not later: something may be freed while PostgreSQL is asked
                 if account.retry_now or loop.time() >= next_try:
                     account.retry_now = False
                     if await self._request_grant(key, account, recall=account.failed_tries % _TRIES_PER_RECALL == 0):
@@ -277,7 +278,6 @@ class LeaseClient:
                     account.failed_tries += 1
                     pause = EMPTY_RETRY_S if account.smallest_refused else min(account.failed_tries, 4) * _RETRY_S
                     next_try = loop.time() + pause  # or earlier, when something is freed
-                changed.clear()
                 with suppress(TimeoutError):
                     async with asyncio.timeout(max(0.0, next_try - loop.time())):
                         await changed.wait()
