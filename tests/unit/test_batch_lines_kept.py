@@ -10,8 +10,8 @@ import pytest
 from groundplan.core.ids import new_id
 from groundplan.gateway.batches.batch_runner import _result_line
 from groundplan.gateway.batches.batch_store import ClaimedLine
-from groundplan.gateway.batches.result_store import error_line
 from groundplan.gateway.batches.message_shapes import result_line
+from groundplan.gateway.batches.result_store import error_line
 from groundplan.gateway.http.collected_response import CollectedResponse
 
 HALF = b'{"choices":[{"message":{"content":"cut \\ud83d"}}]}'
