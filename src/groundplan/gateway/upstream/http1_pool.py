@@ -18,7 +18,9 @@ from groundplan.gateway.upstream.http1 import Http1Connection
 from groundplan.gateway.upstream.tunnel import Proxy, TunnelRefused, open_tunnel
 
 IDLE_SECONDS = 20.0
-MAX_IDLE = 256
+MAX_IDLE = 1024
+"""Idle connections that are kept, for `IDLE_SECONDS`. A worker that catches up has more calls open than at other times,
+in waves: with 256, a third of its calls then opened a connection, which took a sixth of its time."""
 NO_REUSE_SECONDS = 3600.0
 """How long an upstream that sent an unrequested answer gets a connection of its own for every request."""
 _LOCAL_ERRNOS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
