@@ -24,6 +24,7 @@ from groundplan.cli.keys import effective_text
 from groundplan.cli.output import emit, note, parse_problem, print_error, table, usd
 from groundplan.cli.release import applied_text, plan_text, workspace_files
 from groundplan.cli.status import status_text
+from groundplan.cli.tail import format_call
 from groundplan.cli.tour import passage_lines
 from groundplan.cli.why import outline
 from groundplan.core.error_shape import error_json, problem_json
@@ -334,3 +335,14 @@ def test_how_far_budgets_are_used_is_told_with_those_first_that_end_soonest() ->
     assert first.split("  ")[-1].strip() == "85% (near)" and "November 2026" in first and "$17.00" in first
     assert second.startswith("lab (soft)") and second.rstrip().endswith("0%")
     assert budgets_text([row] * 42).endswith("\n2 more rows with --json, none nearer to its end")
+
+
+def test_a_name_that_a_caller_made_up_takes_no_line_and_no_colour_in_a_tail() -> None:
+    """The name of a tool that does not exist is in the ledger as its caller sent it."""
+    call = {
+        "at": "2026-11-25T12:00:00.000+00:00", "status": "refused", "error_code": "tool_unknown", "cache": "none",
+        "workload": "assistant", "deployment": None, "tool": "\x1b[2J\n12:00:00Z  ok\x1b[31m", "prompt_tokens": 0,
+        "completion_tokens": 0, "cost_usd": "0", "duration_ms": 1.2, "id": "x",
+    }  # fmt: skip
+    line = format_call(call)
+    assert line.isprintable() and r"\x1b[2J\n12:00:00Z  ok\x1b[31m" in line

@@ -52,6 +52,11 @@ def sanitize(text: str) -> str:
     return _CONTROL_CHARACTERS.sub(_escape, text)
 
 
+def sanitize_line(text: str) -> str:
+    """Escape also what would begin another line, or change a colour or the direction of writing."""
+    return sanitize(_LAYOUT_BREAKERS.sub(_escape, text))
+
+
 def _escape(match: re.Match[str]) -> str:
     return match[0].encode("unicode_escape").decode()
 

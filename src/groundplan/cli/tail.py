@@ -12,7 +12,7 @@ import typer
 
 from groundplan.cli.client import ControlClient
 from groundplan.cli.options import HomeOption
-from groundplan.cli.output import note, usd
+from groundplan.cli.output import note, sanitize_line, usd
 from groundplan.core.errors import Unavailable
 
 QUIET_SECONDS = 30.0
@@ -79,7 +79,7 @@ def _follow(client: ControlClient, path: str, as_json: bool) -> None:
 
 def format_call(call: dict[str, Any]) -> str:
     """Format one call: time (UTC), status with error or cache, workload, deployment or tool, tokens, cost, duration,
-    and id for `groundplan why`."""
+    and id for `groundplan why`. A tool's name may be any text that a caller sent: it is escaped."""
     at = datetime.fromisoformat(call["at"]).astimezone(UTC)
     detail = call["error_code"] if call["status"] != "ok" else call["cache"] if call["cache"] != "none" else None
     status = call["status"] if detail is None else f"{call['status']} {detail}"
@@ -94,4 +94,4 @@ def format_call(call: dict[str, Any]) -> str:
         duration,
         call["id"],
     )
-    return "  ".join(cells)
+    return sanitize_line("  ".join(cells))
