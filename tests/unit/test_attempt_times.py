@@ -95,6 +95,23 @@ def test_a_trace_goes_on_with_the_attempts_own_span() -> None:
 
 
 @pytest.mark.parametrize(
+    ("version", "flags", "sent"),
+    [
+        ("00", "00", "00"),
+        ("00", "02", "02"),
+        ("00", "03", "03"),
+        ("00", "ff", "03"),
+        ("00", "84", "00"),
+        ("01", "f1", "01"),
+    ],
+)
+def test_flags_that_the_standard_does_not_define_are_cleared(version: str, flags: str, sent: str) -> None:
+    found = parse_trace(f"{version}-{PARENT[3:-2]}{flags}".encode(), None)
+    assert found is not None and found.parent == PARENT[:-2] + sent
+    assert found.upstream(UUID(int=7), 0).endswith(f"-{sent}\r\n".encode())
+
+
+@pytest.mark.parametrize(
     ("state", "goes_on"),
     [
         (b"foo=1 \t , \t bar=2", b"foo=1,bar=2"),

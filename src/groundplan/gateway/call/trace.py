@@ -16,6 +16,8 @@ STATE_LIMIT = 512
 _MEMBERS = 32
 """The most members of a `tracestate`."""
 _PARENT = re.compile(rb"([0-9a-f]{2})-([0-9a-f]{32})-([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+_DEFINED_FLAGS = 0x03
+"""`sampled` and `random-trace-id`: the standard has a sender clear all others, which a later version may define."""
 _MEMBER = re.compile(
     rb"(?:[a-z][a-z0-9_*/-]{0,255}|[a-z0-9][a-z0-9_*/-]{0,240}@[a-z][a-z0-9_*/-]{0,13})"
     rb"=[ -+\--<>-~]{0,255}[!-+\--<>-~]"
@@ -55,7 +57,8 @@ def parse_trace(parent: bytes, state: bytes | None) -> Trace | None:
     version, trace, span, flags, rest = found.groups()
     if version == b"ff" or (version == b"00" and rest) or not trace.strip(b"0") or not span.strip(b"0"):
         return None
-    return Trace(f"00-{trace.decode()}-{span.decode()}-{flags.decode()}", _valid_state(state or b""))
+    known = int(flags, 16) & _DEFINED_FLAGS
+    return Trace(f"00-{trace.decode()}-{span.decode()}-{known:02x}", _valid_state(state or b""))
 
 
 def _valid_state(state: bytes) -> bytes:
