@@ -9,17 +9,21 @@ import ast
 import re
 from pathlib import Path
 
+import pytest
 from benchmarks.genai_conventions import compare_names, example_call
 from tests.unit.test_gateway_pipeline import Rig, rig
 
+from groundplan.core.ids import new_id
 from groundplan.gateway import telemetry
 from groundplan.gateway.call import facts_api, pipeline
+from groundplan.gateway.journal.recovery import CallState, EpochState
 from groundplan.gateway.mcp import endpoint
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.realtime import conversation
 from groundplan.gateway.telemetry.conventions import OPERATIONS, PROVIDERS, provider_and_model
 from groundplan.gateway.telemetry.genai_metrics import GenAiMetrics
 from groundplan.gateway.telemetry.spans import call_spans
+from groundplan.ledger.model import Charge, Finish, Reservation, Settlement, Usage
 from groundplan.testing.metrics import families
 from groundplan.testing.scripted import Script
 
@@ -83,6 +87,12 @@ OWN = frozenset(
 """What the conventions have no attribute for."""
 OWN_OPERATIONS = {"messages.count_tokens", "moderations", "rerank", "responses.input_tokens"}
 """What they have no operation for; those that are not theirs are the endpoint's own name."""
+REQUIRED = {
+    **{name: {"gen_ai.provider.name"} for name in ("chat", "text_completion", "embeddings", "generate_content")},
+    "retrieval": set[str](),
+    "execute_tool": {"gen_ai.tool.name"},
+}
+"""Operation -> attributes that its spans need, in model/gen-ai/spans.yaml at the same commit."""
 OTHERS = {"groundplan.gateway", "endpoints.d", "counters.d", "transcript.text", "response.output_item.added"}
 """The scope of instrumentation, folders, and events of upstreams whose texts are kept."""
 DOTTED = re.compile(r"[a-z_]+(\.[a-z0-9_]+)+")
@@ -168,3 +178,70 @@ async def test_what_prometheus_reads_is_ours_or_has_the_conventions_name(rig: Ri
     told += [series.labels for family in found for series in family.series]
     of_genai = {name for labels in told for name, _ in labels if name.startswith("gen_ai")}
     assert {"gen_ai_operation_name", "gen_ai_request_model"} <= of_genai <= attributes
+
+
+def call_with(*records: Reservation | Settlement | Finish) -> CallState:
+    state = EpochState()
+    for record in records:
+        state.apply(record)
+    return next(iter(state.calls.values()))
+
+
+def ended(endpoint: str, steps: list[tuple[str, int]], code: str = "", cache: str = "none") -> CallState:
+    """A call that asked no model."""
+    status, number = ("refused", 404) if code else ("ok", 200)
+    end = (endpoint, status, number, code, "", cache, 1, 10_000, 9_000, steps, [])
+    return call_with(Finish(new_id().bytes, 1011, "w", "p", "k", *end))
+
+
+def test_every_span_of_an_operation_has_what_the_conventions_require() -> None:
+    calls = [
+        example_call(), ended("chat.completions", [("identify", 1), ("cache", 2)], cache="exact"),
+        ended("chat.completions", [("identify", 1)], "budget_exhausted"), ended("search", [("ground", 9)]),
+        ended("mcp", [("identify", 1), ("tool crm/lookup", 9)]), ended("mcp", [("tool crm/lookup", 9)], "killed"),
+    ]  # fmt: skip
+    spans = [span for call in calls for span in call_spans(call)]
+    lacking = [
+        (span.name, name)
+        for span in spans
+        for name in REQUIRED.get(str(span.attributes.get("gen_ai.operation.name")), ())
+        if name not in span.attributes
+    ]
+    assert lacking == []
+    failed = [span for span in spans if "error.type" in span.attributes]
+    assert all(span.error == span.attributes["error.type"] for span in failed)
+    assert {"execute_tool crm/lookup", "chat w"} <= {span.name for span in failed}
+
+
+def test_a_call_names_the_model_that_answered_it() -> None:
+    call, usage = new_id().bytes, Usage()
+    records: list[Reservation | Settlement] = []
+    for number, (model, purpose, outcome) in enumerate(
+        [("a/first", "", "failed"), ("b/second", "", "ok"), ("c/judge", "guardrail", "ok")]
+    ):
+        made = ("chat.completions", "d", "s", model, 1, 5, [Charge("b", "t", 5)], False, purpose)
+        records.append(Reservation(call, number, 1000, "w", "p", "k", *made))
+        records.append(Settlement(call, number, 1010, 3, outcome, 200, usage, False, [], 9000))
+    for known, answered in ((records, ("b", "second")), (records[:2], ("a", "first")), (records[4:], ("c", "judge"))):
+        attributes = call_spans(call_with(*known))[0].attributes
+        assert (attributes["gen_ai.provider.name"], attributes["gen_ai.request.model"]) == answered
+
+
+@pytest.mark.parametrize(
+    ("step", "code", "name", "tool"),
+    [
+        ("tool crm/lookup_order", "", "execute_tool crm/lookup_order", "crm/lookup_order"),
+        ("tool search", "", "execute_tool search", "search"),
+        ("tool crm/prompt:greet", "", "prompt crm/prompt:greet", None),
+        ("tool crm/resource:crm://notes/ben", "", "resource crm", None),
+        ("tool ben's number is 7", "tool_unknown", "tool", None),
+        ("tool resource:crm://notes/ben", "resource_unknown", "tool", None),
+    ],
+)
+def test_a_use_of_a_tool_shows_what_is_declared_and_no_text_of_its_caller(
+    step: str, code: str, name: str, tool: str | None
+) -> None:
+    whole, used = call_spans(ended("mcp", [(step, 9)], code))
+    assert (used.name, used.kind, used.attributes.get("gen_ai.tool.name")) == (name, "internal", tool)
+    assert whole.name == "mcp w" and "gen_ai.operation.name" not in whole.attributes
+    assert "ben" not in f"{used.name} {used.attributes} {whole.attributes}"

@@ -19,6 +19,9 @@ from groundplan.gateway.telemetry.conventions import OPERATIONS, provider_and_mo
 from groundplan.ledger.model import Finish, Usage
 
 SERVER, CLIENT, INTERNAL = "server", "client", "internal"
+_TOOL_STEP = "tool "
+"""Begins the step of a use of a tool, before `SERVER/TOOL`."""
+_TOOL_ENDPOINT = "mcp"
 Value = str | int | float | bool
 
 
@@ -53,7 +56,7 @@ def call_spans(call: CallState) -> list[Span]:
     operation = OPERATIONS.get(source.endpoint, source.endpoint)
     status = end.status if end else "crashed"
     attributes: dict[str, Value] = {
-        "gen_ai.operation.name": operation,
+        **_call_operation(call, operation),
         "groundplan.call.id": str(ids),
         "groundplan.workload": source.workload,
         "groundplan.endpoint": source.endpoint,
@@ -67,11 +70,27 @@ def call_spans(call: CallState) -> list[Span]:
     if status != "ok":
         error = (end.error_code if end else "") or status
         attributes["error.type"] = error
-    name = f"{operation} {source.workload}".strip()
+    name = f"{_TOOL_ENDPOINT if source.endpoint == _TOOL_ENDPOINT else operation} {source.workload}".strip()
     own = Span(trace, call_span(ids), parent, name, SERVER, started, ended, attributes, error)
     steps = _step_spans(ids, trace, end, started) if end else []
     attempts = [_attempt_span(ids, trace, one, operation, started) for _, one in sorted(call.attempts.items())]
     return [own, *steps, *attempts]
+
+
+def _call_operation(call: CallState, operation: str) -> dict[str, Value]:
+    """Return the conventions' attributes of the whole call, with the model that answered, or was asked last.
+
+    An operation at a model needs a provider: there is none where no model was asked (refused calls, cached answers).
+    The operation of a tool is on the span of its step, which has the tool's name."""
+    if operation == "retrieval":
+        return {"gen_ai.operation.name": operation}
+    attempts = [attempt for _, attempt in sorted(call.attempts.items())]
+    asked = [each for each in attempts if not each.reservation.purpose] or attempts
+    answered = [each for each in asked if each.settlement is not None and each.settlement.outcome == "ok"]
+    if not asked:
+        return {}
+    provider, model = provider_and_model((answered or asked)[-1].reservation.model)
+    return {"gen_ai.operation.name": operation, "gen_ai.provider.name": provider, "gen_ai.request.model": model}
 
 
 def _call_times(call: CallState) -> tuple[int, int]:
@@ -96,11 +115,31 @@ def _step_spans(ids: UUID, trace: bytes, end: Finish, started: int) -> list[Span
         if step == "ground" and end.sources:
             name, kind = f"retrieval {end.workload}", CLIENT
             attributes |= {"gen_ai.operation.name": "retrieval", "groundplan.passages": len(end.sources)}
+        elif step.startswith(_TOOL_STEP):
+            name, attributes = _tool_step(step, end)
         times = (started + before * 1000, started + max(before, at) * 1000)
         own = step_span(ids, step, times_of[step])
-        found.append(Span(trace, own, call_span(ids), name, kind, *times, attributes))
+        error = str(attributes.get("error.type", ""))
+        found.append(Span(trace, own, call_span(ids), name, kind, *times, attributes, error))
         before = max(before, at)
     return found
+
+
+def _tool_step(step: str, end: Finish) -> tuple[str, dict[str, Value]]:
+    """Return the name and attributes of the span of a use of a tool, resource or prompt.
+
+    A name that is not declared is the caller's own text, and so may be the address of a resource: neither is shown."""
+    used = step.removeprefix(_TOOL_STEP)
+    failure: dict[str, Value] = {} if end.status == "ok" else {"error.type": end.error_code or end.status}
+    if end.error_code.endswith("_unknown"):
+        return "tool", {"groundplan.step": "tool", **failure}
+    server, _, name = used.partition("/")
+    if name.startswith("resource:"):
+        return f"resource {server}", {"groundplan.step": f"tool {server}/resource", **failure}
+    if name.startswith("prompt:"):
+        return f"prompt {used}", {"groundplan.step": step, "gen_ai.prompt.name": used, **failure}
+    operation = {"gen_ai.operation.name": "execute_tool", "gen_ai.tool.name": used}
+    return f"execute_tool {used}", {"groundplan.step": step, **operation, **failure}
 
 
 def _attempt_span(ids: UUID, trace: bytes, attempt: Attempt, operation: str, started: int) -> Span:
