@@ -37,7 +37,7 @@ WATCH_SECONDS = 2.0
 _log = logging.getLogger(__name__)
 _NAME = re.compile(rf"{SERVICE}([0-9]{{1,4}}|{SHIPPER})\.json")
 _UP = "groundplan_gateway_worker_up"
-_UP_HELP = "0 where a process that should run does not tell."
+_UP_HELP = "1 for a process that reports, 0 for one that should run and does not."
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(list[Family]).decode
 

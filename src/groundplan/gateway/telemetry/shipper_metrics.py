@@ -57,15 +57,18 @@ class ShipperMetrics:
         lost = self._traces.lost if self._traces is not None else 0
         return [
             single_sample(
-                f"{_P}rounds_total", "counter", "Looks at the journals that PostgreSQL took.", progress.rounds
+                f"{_P}rounds_total", "counter", "Rounds over the journals that PostgreSQL accepted.", progress.rounds
             ),
             single_sample(
-                f"{_P}age_seconds", "gauge", "Since the last such look: how old the ledger is.", round(age, 3)
+                f"{_P}age_seconds", "gauge", "Time since the last accepted round: how old the ledger is.", round(age, 3)
             ),
             single_sample(
-                f"{_P}content_lost_total", "counter", "Calls whose content found no room.", self._content.lost
+                f"{_P}content_lost_total",
+                "counter",
+                "Calls whose content could not be kept for lack of room.",
+                self._content.lost,
             ),
-            single_sample(f"{_P}traces_lost_total", "counter", "Calls whose spans no collector took.", lost),
+            single_sample(f"{_P}traces_lost_total", "counter", "Calls whose spans no collector accepted.", lost),
             *process_families(),
         ]
 

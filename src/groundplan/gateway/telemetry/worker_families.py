@@ -76,14 +76,23 @@ def _calls(gateway: Gateway) -> list[Family]:
     return [
         Family(f"{_PREFIX}calls_total", "counter", "Calls that have ended.", counted),
         histogram_family(
-            f"{_PREFIX}call_duration_seconds", "Answered calls, from the first byte in to the last out.", duration
+            f"{_PREFIX}call_duration_seconds",
+            "Time of answered calls, from their first byte in to the last out.",
+            duration,
         ),
-        histogram_family(f"{_PREFIX}first_byte_seconds", "Answered calls, to the first byte of the answer.", first),
-        histogram_family(FIRST_TOKEN, "Calls that a model answered with a stream, to the first chunk of it.", tokens),
+        histogram_family(
+            f"{_PREFIX}first_byte_seconds", "Time of answered calls, to the first byte of the answer.", first
+        ),
+        histogram_family(FIRST_TOKEN, "Time to the first chunk of calls that a model answered with a stream.", tokens),
         Family(f"{_PREFIX}cache_hits_total", "counter", "Calls that were answered without a model.", cached),
         Family(f"{_PREFIX}grounded_calls_total", "counter", "Calls for which sources were searched.", grounded),
-        Family(f"{_PREFIX}citations_total", "counter", "Citations of answers, by whether the passage says it.", cited),
-        Family(f"{_PREFIX}cache_saved_usd_total", "counter", "What those answers cost before.", saved),
+        Family(
+            f"{_PREFIX}citations_total",
+            "counter",
+            "Citations in answers, by whether their passage supports them.",
+            cited,
+        ),
+        Family(f"{_PREFIX}cache_saved_usd_total", "counter", "What cached answers would have cost again.", saved),
     ]
 
 
@@ -152,12 +161,16 @@ def _attempts(gateway: Gateway) -> list[Family]:
     )
     queue = _merge_histograms(((("workload", name),), series.queue) for (name, _, _), series in attempts.items())
     return [
-        counter("attempts_total", "Tries at a deployment that have ended.", lambda series: series.count),
-        counter("cost_usd_total", "What attempts have cost.", lambda series: series.cost / PICO),
-        counter("estimated_attempts_total", "Attempts whose usage we had to count.", lambda series: series.estimated),
+        counter("attempts_total", "Attempts at a deployment that have ended.", lambda series: series.count),
+        counter("cost_usd_total", "Cost of attempts.", lambda series: series.cost / PICO),
+        counter(
+            "estimated_attempts_total",
+            "Attempts whose provider reported no usage: the gateway counted it.",
+            lambda series: series.estimated,
+        ),
         Family(f"{_PREFIX}tokens_total", "counter", "Tokens by class; input and output contain the others.", counted),
-        histogram_family(f"{_PREFIX}attempt_duration_seconds", "Tries at a deployment, to their end.", duration),
-        histogram_family(f"{_PREFIX}queue_seconds", "From the first byte of a call to its first attempt.", queue),
+        histogram_family(f"{_PREFIX}attempt_duration_seconds", "Time of attempts at a deployment.", duration),
+        histogram_family(f"{_PREFIX}queue_seconds", "Time from the first byte of a call to its first attempt.", queue),
     ]
 
 
@@ -174,7 +187,7 @@ def _state(gateway: Gateway) -> list[Family]:
     catalog, live = gateway.live.catalog, gateway.live
     names = [d.name for d in catalog.blueprint.deployments] if catalog else []
     flexible = [d.name for d in catalog.blueprint.deployments if d.rates.flex is not None] if catalog else []
-    word = "1 for the state that a deployment is in"
+    word = "1 for the current state of the breaker of a deployment"
     return [
         Family(
             f"{_PREFIX}breaker_state",
@@ -185,11 +198,11 @@ def _state(gateway: Gateway) -> list[Family]:
         Family(
             f"{_PREFIX}flex_breaker_state",
             "gauge",
-            f"{word} for calls at flex.",
+            f"{word} for calls at the service tier flex.",
             _breakers(gateway, gateway.flex_health, flexible),
         ),
-        single_sample(f"{_PREFIX}ready", "gauge", "1 where new calls are taken.", int(gateway.ready)),
-        single_sample(f"{_PREFIX}running", "gauge", "Calls that are not finished.", gateway.running_calls),
+        single_sample(f"{_PREFIX}ready", "gauge", "1 while the worker accepts new calls.", int(gateway.ready)),
+        single_sample(f"{_PREFIX}running", "gauge", "Calls that have not ended.", gateway.running_calls),
         single_sample(f"{_PREFIX}streams", "gauge", "Streams that are open.", gateway.call_counters.open_streams),
         single_sample(
             f"{_PREFIX}open_reservations",
@@ -198,7 +211,7 @@ def _state(gateway: Gateway) -> list[Family]:
             gateway.slices.open_reservations,
         ),
         single_sample(
-            f"{_PREFIX}policy_age_seconds", "gauge", "Since live policy was confirmed.", min(live.age(), 1e9)
+            f"{_PREFIX}policy_age_seconds", "gauge", "Time since live policy was confirmed.", min(live.age(), 1e9)
         ),
         single_sample(f"{_PREFIX}policy_number", "gauge", "Number of the live policy in use.", live.policy.number),
         single_sample(
@@ -210,10 +223,10 @@ def _state(gateway: Gateway) -> list[Family]:
             "Calls whose content could not be kept.",
             gateway.call_counters.content_lost,
         ),
+        single_sample(f"{_PREFIX}cache_answers", "gauge", "Cached answers in memory.", len(gateway.answer_cache)),
         single_sample(
-            f"{_PREFIX}cache_answers", "gauge", "Answers that may be given again.", len(gateway.answer_cache)
+            f"{_PREFIX}cache_bytes", "gauge", "Size of the cached answers in memory.", gateway.answer_cache.size
         ),
-        single_sample(f"{_PREFIX}cache_bytes", "gauge", "Size of these answers.", gateway.answer_cache.size),
         *_load(gateway),
     ]
 
@@ -233,9 +246,19 @@ def _load(gateway: Gateway) -> list[Family]:
         for state in dict.fromkeys(_KEY_STATES.values())
     ]
     return [
-        Family(f"{_PREFIX}deployment_running", "gauge", "Calls at a deployment.", running),
-        Family(f"{_PREFIX}deployment_most", "gauge", "Calls that it may have, declared or learned.", most),
-        Family(f"{_PREFIX}deployment_keys", "gauge", "Keys of one that has several, as seen by a worker.", keys),
+        Family(f"{_PREFIX}deployment_running", "gauge", "Calls that run at a deployment.", running),
+        Family(
+            f"{_PREFIX}deployment_most",
+            "gauge",
+            "Limit of the calls that run at a deployment, declared or learned.",
+            most,
+        ),
+        Family(
+            f"{_PREFIX}deployment_keys",
+            "gauge",
+            "Keys of a deployment that has several, by state, as seen by a worker.",
+            keys,
+        ),
         single_sample(
             f"{_PREFIX}queued", "gauge", "Calls that wait for room at a deployment.", gateway.loads.queued_calls
         ),
@@ -248,13 +271,13 @@ def _load(gateway: Gateway) -> list[Family]:
         single_sample(
             f"{_PREFIX}loop_lag_seconds",
             "gauge",
-            "How late the worker is, lately at least.",
+            "Least delay of the event loop in the last moments: how late the worker is.",
             max(0.0, gateway.pressure.lag),
         ),
         Family(
             f"{_PREFIX}shedding",
             "gauge",
-            "1 where calls of a priority are refused because the worker is late.",
+            "1 while calls of a priority are refused because the worker is overloaded.",
             refused,
         ),
     ]
@@ -274,9 +297,14 @@ def _memory(gateway: Gateway) -> list[Family]:
         Sample([(name, "worker")], gateway.pressure.refused_calls),
     ]
     return [
-        Family(f"{_PREFIX}room_bytes", "gauge", "Memory that is taken of what there is for it.", used),
-        Family(f"{_PREFIX}room_most_bytes", "gauge", "What there is.", most),
-        Family(f"{_PREFIX}room_refused_total", "counter", "Calls for which there was no room in time.", refused),
+        Family(f"{_PREFIX}room_bytes", "gauge", "Memory in use, by what it is for.", used),
+        Family(f"{_PREFIX}room_most_bytes", "gauge", "Limit of the memory, by what it is for.", most),
+        Family(
+            f"{_PREFIX}room_refused_total",
+            "counter",
+            "Calls refused for lack of room, by where it was missing.",
+            refused,
+        ),
         single_sample(f"{_PREFIX}room_waiting", "gauge", "Large answers that wait for room.", room.waiting_count),
     ]
 
@@ -285,22 +313,34 @@ def _journal(gateway: Gateway) -> list[Family]:
     journal, counted = gateway.journal, gateway.journal.counters
     return [
         single_sample(
-            f"{_PREFIX}journal_healthy", "gauge", "0 once a write or a sync has failed.", int(journal.healthy)
+            f"{_PREFIX}journal_healthy",
+            "gauge",
+            "0 once a write or a sync of the journal has failed.",
+            int(journal.healthy),
         ),
         single_sample(
-            f"{_PREFIX}journal_lag_bytes", "gauge", "Written, and not yet known to be on the disk.", journal.lag_bytes
+            f"{_PREFIX}journal_lag_bytes",
+            "gauge",
+            "Written bytes that are not known to be on the disk yet.",
+            journal.lag_bytes,
         ),
         single_sample(
-            f"{_PREFIX}journal_open_calls", "gauge", "Calls with a reservation and no finish.", journal.open_calls
+            f"{_PREFIX}journal_open_calls", "gauge", "Calls whose end is not in the journal yet.", journal.open_calls
         ),
-        single_sample(f"{_PREFIX}journal_records_total", "counter", "Records written.", counted.records),
-        single_sample(f"{_PREFIX}journal_bytes_total", "counter", "Bytes written.", counted.bytes),
-        single_sample(f"{_PREFIX}journal_syncs_total", "counter", "Waits for the disk.", counted.syncs),
+        single_sample(f"{_PREFIX}journal_records_total", "counter", "Records written to the journal.", counted.records),
+        single_sample(f"{_PREFIX}journal_bytes_total", "counter", "Bytes written to the journal.", counted.bytes),
+        single_sample(f"{_PREFIX}journal_syncs_total", "counter", "Syncs of the journal to the disk.", counted.syncs),
         single_sample(
-            f"{_PREFIX}journal_dropped_total", "counter", "Refused calls that found no room.", counted.dropped
+            f"{_PREFIX}journal_dropped_total",
+            "counter",
+            "Refused calls that the full journal could not record.",
+            counted.dropped,
         ),
         single_sample(
-            f"{_PREFIX}journal_shortened_total", "counter", "Calls without room for their sources.", counted.shortened
+            f"{_PREFIX}journal_shortened_total",
+            "counter",
+            "Calls whose sources or route the full journal could not record.",
+            counted.shortened,
         ),
     ]
 
@@ -318,9 +358,17 @@ def _budgets(gateway: Gateway) -> list[Family]:
         slices.append(Sample(labels, max(0, gateway.slices.available(name, period)) / PICO))
         left.append(Sample(labels, max(0, gateway.live.remaining(budget, period)) / PICO))
     return [
-        Family(f"{_PREFIX}slice_available_usd", "gauge", "What this worker may spend without asking.", slices),
         Family(
-            f"{_PREFIX}budget_remaining_usd", "gauge", "Left beside what others hold, as this worker knows it.", left
+            f"{_PREFIX}slice_available_usd",
+            "gauge",
+            "What this worker may spend of a budget without asking PostgreSQL.",
+            slices,
+        ),
+        Family(
+            f"{_PREFIX}budget_remaining_usd",
+            "gauge",
+            "What is left of a budget beside what other workers hold, as this worker knows it.",
+            left,
         ),
     ]
 
@@ -331,13 +379,16 @@ def process_families() -> list[Family]:
     pages = int(_STATM.read_text().split()[1])
     build = [("version", _VERSION), ("python", platform.python_version())]
     return [
-        single_sample(
-            "process_cpu_seconds_total", "counter", "Processor time, user and system.", times.user + times.system
-        ),
+        single_sample("process_cpu_seconds_total", "counter", "CPU time, user and system.", times.user + times.system),
         single_sample("process_resident_memory_bytes", "gauge", "Resident memory.", pages * os.sysconf("SC_PAGE_SIZE")),
         single_sample("process_open_fds", "gauge", "Open file descriptors.", sum(1 for _ in _DESCRIPTORS.iterdir())),
-        single_sample("process_start_time_seconds", "gauge", "Start, in seconds since the epoch.", round(_STARTED, 3)),
-        Family("groundplan_build_info", "gauge", "Always 1.", [Sample(build, 1)]),
+        single_sample(
+            "process_start_time_seconds",
+            "gauge",
+            "Start of the process, in seconds since the epoch.",
+            round(_STARTED, 3),
+        ),
+        Family("groundplan_build_info", "gauge", "Version of Groundplan and Python; always 1.", [Sample(build, 1)]),
     ]
 
 
