@@ -382,7 +382,8 @@ def _server(gateway: Gateway, pipeline: Pipeline) -> Server:
 
 
 def _start_background_parts(parts: Parts, gateway: Gateway, home: Home, url: str) -> None:
-    """What takes in what calls leave behind and tells PostgreSQL of it; no call waits for it, but for reviewers."""
+    """Start the parts that write to PostgreSQL what calls have produced (counts, citations, signals ...). No call waits
+    for them, except for `gateway.reviews`."""
     counts, citations, pairs, signals = (
         GuardCounts(url, gateway.clock),
         Citations(url),

@@ -130,8 +130,8 @@ class BatchRunner:
         self._marks_restored = True
 
     async def _adopt_abandoned(self) -> None:
-        """Mark batches that expired and that nobody ends, since their HOME is gone or nothing serves it: what they hold
-        of budgets goes back, and calls that were made have their results."""
+        """Mark expired batches whose HOME is gone or not served, so that this worker ends them: their reservations are
+        returned, and calls that were made get their results."""
         async with await connect(self._url) as connection:
             abandoned = await batch_store.list_abandoned(connection)
         for id in abandoned:
@@ -265,9 +265,9 @@ class BatchRunner:
     async def _write_batch(
         self, connection: Connection, batch: Batch, checked: batch_check.CheckResult, *, held: bool = True
     ) -> int | None:
-        """Store the lines, take the money (`held`), and begin the batch; None. Or return what is left of a budget that
-        has too little, with nothing written. Lines come before money: storing them takes time, and while money is taken
-        everybody who needs more of a budget waits."""
+        """Store the lines, reserve the total (if `held`), and begin the batch. Returns None; or, with nothing written,
+        the remaining amount of a budget that has too little. Lines are stored before the total is reserved, since that
+        takes time, and a reservation locks the rows of its budgets for all workers."""
         left: int | None = None
         async with connection.transaction():
             for each in checked.orders:
@@ -284,8 +284,8 @@ class BatchRunner:
         return left
 
     async def _hold_budgets(self, connection: Connection, batch: Batch, checked: batch_check.CheckResult) -> int | None:
-        """Take the batch's total from every budget, in its present period, after recalling what workers hold idle;
-        None. Or return what is left of a budget that has too little."""
+        """Reserve the batch's total in every budget, in its current period, after recalling idle slices of workers.
+        Returns None, or the remaining amount of a budget that has too little."""
         left: int | None = None
         budgets = [budget for budget, _ in checked.charges]
         for _ in range(_MAX_RECALLS):

@@ -143,8 +143,8 @@ class Account:
         return self.use_frequency * OUTAGE_S >= _OFTEN
 
     def is_in_use(self, now: float) -> bool:
-        """Whether it is used fast enough that more can be fetched before a call is short of it, or often. What calls
-        use may be little of what they reserve, such as tokens."""
+        """Whether to fetch more ahead of need: it is used fast, or often. Frequency counts too, since calls may use
+        only a small part of what they reserve, as of tokens."""
         if self.use_rate * PREFETCH_S >= max(1, self.usual_amount):
             return True
         return now < self.used_at + _IN_USE_S and self.is_used_often
@@ -163,8 +163,8 @@ class Account:
         return self.steady_rate * OUTAGE_S + self.usual_amount
 
     def idle_to_keep(self, available: int) -> int:
-        """Return how much of a limit a worker keeps that has `available` idle: what it may hold ahead, and at least one
-        more call."""
+        """Return how much of `available`, which is idle, a worker keeps of a limit: its share to hold ahead, and at
+        least enough for one more call."""
         return max(self.usual_amount, (available + max(0, self.unallocated or 0)) // _PREFETCH_SHARE)
 
     def is_empty(self, need: int, now: float) -> bool:

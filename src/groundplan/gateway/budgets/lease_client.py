@@ -263,7 +263,7 @@ class LeaseClient:
                 account.promised -= need
 
     async def _serve_waiters(self, key: Key, account: Account) -> None:
-        """Until nobody waits: admit waiters from what is there, request more, recall from the other workers."""
+        """Until no caller waits: admit waiters from the slice, request more, recall idle slices of other workers."""
         loop = asyncio.get_running_loop()
         account.failed_tries, next_try = 0, 0.0
         account.changed = changed = asyncio.Event()
@@ -321,13 +321,14 @@ class LeaseClient:
         return max(1, min(needs) - have), max(1, sum(needs) - have)
 
     def _usable_amount(self, key: Key, account: Account) -> int:
-        """Return what waiters can have of what is held; below zero, what is owed. They get nothing of what is being
-        given back."""
+        """Return how much of the slice waiters can get; negative if more was spent than granted. Nothing of a slice
+        that is being given back."""
         left = self._grants.slices_for(key[0]).available(*key) - account.promised
         return min(0, left) if account.is_shrinking else left
 
     def _watch(self, key: Key) -> None:
-        """Be notified of what is freed: callers wait for it, it is known to be empty, or it is to be given back."""
+        """Have `_on_freed` called when something of the slice is freed, since callers wait for it, PostgreSQL has no
+        more, or it is to be given back."""
         self._grants.slices_for(key[0]).watched.add(key)
 
     def _on_freed(self, key: Key) -> None:
@@ -398,8 +399,8 @@ class LeaseClient:
             )
 
     async def _fetch_ahead(self, needs: Sequence[Need]) -> None:
-        """Request what is low. Callers who wait get the connection between two statements: there may be several
-        budgets, and each is a commit of its own."""
+        """Request more of the accounts in `needs`. The connection is released between two statements, so that waiting
+        callers can use it: each budget is a statement and a commit of its own."""
         for some in by_statement(needs):
             async with self._grants.lock:
                 await self._batches.request_grants(some)

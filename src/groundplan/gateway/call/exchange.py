@@ -78,7 +78,7 @@ class CallGuard(Protocol):
         ...
 
     async def finish_stream(self, exchange: Exchange, relay: GuardedRelay) -> None:
-        """The upstream has streamed everything: judge what is left, and what needs the whole. Raises `DeniedAnswer`."""
+        """Check the rest of an ended stream, and the whole answer where a check needs it. Raises `DeniedAnswer`."""
         ...
 
     async def check_answer(self, exchange: Exchange, answered: UpstreamAnswer) -> UpstreamAnswer:

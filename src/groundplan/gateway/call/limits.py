@@ -146,8 +146,8 @@ def _split_hold(gateway: Gateway, use: LimitUse) -> None:
 async def _acquire_for_call(
     gateway: Gateway, exchange: Exchange, quotas: tuple[Quota, ...], charges: list[Charge], token: Token, empty: Charge
 ) -> bool:
-    """Lease what is missing and take all charges, of which `empty` is short here; False, with nothing taken, where its
-    window ended meanwhile, so that the next one is to be tried. Raises `Exhausted`, taking nothing."""
+    """Lease more of `empty`, which is short in this worker, and take all charges. Returns False, with nothing taken, if
+    its window ended meanwhile and the next one is to be tried. Raises `Exhausted`, taking nothing."""
     short = await _acquire(gateway, exchange, quotas, charges, token, empty)
     if short is None:
         return True
@@ -279,7 +279,7 @@ def _charges(quotas: tuple[Quota, ...], tokens: int, amount: int, now: float) ->
 
 
 def _quotas_to_take_again(gateway: Gateway, use: LimitUse, attempt: int) -> tuple[Quota, ...]:
-    """The limits of its caller from which an attempt takes its own; none where it uses what was taken at admission."""
+    """The limits of the caller that an attempt takes from anew; none where it uses what was taken at admission."""
     release_unsent(gateway, use, attempt)
     ahead = use.combined or use.prepaid
     return use.measured_quotas if ahead is None or use.prepaid_attempt is not None else ()

@@ -229,8 +229,8 @@ def _cache_savings(exchange: Exchange, deployment: Deployment, usage: Usage) -> 
 
 
 def cancelled_attempt(gateway: Gateway, exchange: Exchange, usage: Usage | None) -> None:
-    """Settle the open attempt, which we cancelled, by what its provider bills then. `usage`: what it reported, if
-    any."""
+    """Settle the open attempt, which we cancelled, by its deployment's `billing_on_cancel`. `usage`: what the upstream
+    reported, if anything."""
     deployment = exchange.deployment
     if deployment is None:
         raise AssertionError("no attempt is open")

@@ -91,8 +91,8 @@ class Interface:
         raise NotImplementedError
 
     def allowed_late_fields(self, ask: Ask, deployment: Deployment) -> Mapping[str, Container[str]]:  # noqa: ARG002
-        """The values that decisive form fields may still have behind large files: those that cannot raise the cost
-        above what was reserved."""
+        """Form field -> values that it may have after the large files, when the call is reserved already: those that
+        cannot raise the cost above the reservation."""
         return {}
 
     def complete_form(self, ask: Ask) -> Ask:

@@ -222,7 +222,7 @@ class Upload:
         return part
 
     def _check_end(self) -> None:
-        """Raises `Invalid` where the whole form lacks what it owes."""
+        """Raises `Invalid` if the complete form lacks the required model or image."""
         if self.owes_model and "model" not in self.fields:
             raise model_missing()
         if self.owes_image and self.owes_image.isdisjoint(self.files):

@@ -115,7 +115,7 @@ class Targets:
         self._key_pools = {name: known for name, known in self._key_pools.items() if name in names}
 
     def key_problems(self) -> dict[str, str]:
-        """What is wrong with keys of deployments that have several, in words that stay the same as long as it is."""
+        """deployment -> which of its several keys are resting, and why. The text changes only when the problems do."""
         now, found = self._loop.time(), dict[str, str]()
         for name, (keys, pool) in self._key_pools.items():
             whys = zip(keys, pool.problem_statuses(now), strict=True)

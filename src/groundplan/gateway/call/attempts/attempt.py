@@ -1,8 +1,8 @@
 """One attempt at a deployment: journalled, sent, read to the first byte that the client can get, and then delivered.
 
-`open` and `deliver` are apart, so that two attempts may run until one of them has something. Whatever happens, what it
-holds is given back and its settlement is written, also where it is cancelled. Does not decide which deployment is asked
-next: that is `sequence`. What is sent, and where, is in `upstream_request`.
+`open` and `deliver` are separate, so that a hedge can run beside the first attempt until one of them has something for
+the client. However an attempt ends, also by cancellation, its settlement is written and its reservation released. Does
+not decide which deployment is asked next: that is `sequence`. What is sent, and where, is in `upstream_request`.
 """
 
 from __future__ import annotations

@@ -56,8 +56,8 @@ def release(gateway: Gateway, exchange: Exchange) -> None:
 
 
 def charge_unreserved(gateway: Gateway, admitted: Exchange, deployment: Deployment) -> Exchange:
-    """Begin a call for a response that an upstream made by itself although nothing was reserved for it, for the caller
-    of `admitted`: its cost is charged as it is. Raises `Unavailable` where it cannot be journalled."""
+    """Begin a call, for the caller of `admitted`, for a response that the upstream made without a request and without
+    a reservation; it is charged at its cost. Raises `Unavailable` where it cannot be journalled."""
     exchange = admitted.new_call(new_id_bytes())
     if exchange.plan is None:
         raise AssertionError("not admitted")
