@@ -317,6 +317,8 @@ def test_the_readme_leads_to_every_page_and_tells_the_layers() -> None:
     led = {link for pair in LINK.findall(readme) for link in pair if link}
     pages = {f"docs/{path.name}" for path in (ROOT / "docs").glob("*.md")}
     assert sorted(pages - led) == []
+    index = (ROOT / "docs" / "README.md").read_text(encoding="utf-8")
+    assert sorted(pages - {"docs/README.md"} - {f"docs/{link}" for link, _ in LINK.findall(index)}) == []
     layers = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"][0]["layers"]
     told = [re.findall(r"`(\w+)`", row.split("|")[1]) for row in readme.partition("## For developers")[2].splitlines()
             if row.startswith("| `")]  # fmt: skip
