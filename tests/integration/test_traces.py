@@ -256,6 +256,17 @@ def test_a_histogram_has_the_conventions_buckets_and_a_bounded_number_of_series(
     assert sum(s.count for (name, _), s in metrics.series.items() if name == DURATION) == genai_metrics.MOST_SERIES + 1
 
 
+def test_input_and_output_stay_apart_beyond_the_bounded_number_of_series(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(genai_metrics, "MOST_SERIES", 0)
+    metrics = GenAiMetrics()
+    for model in ("x/a", "x/b"):
+        metrics.count_call(ended(model=model, output=5))
+    tokens = {
+        dict(labels)["gen_ai.token.type"]: s.total for (name, labels), s in metrics.series.items() if name == TOKENS
+    }
+    assert tokens == {"input": 6, "output": 10}
+
+
 def test_the_time_to_first_chunk_is_recorded_for_completed_streams() -> None:
     for outcome, chunk, counted in (("ok", 4000, 1), ("ok", 0, 0), ("failed", 4000, 0)):
         metrics, call = GenAiMetrics(), ended()

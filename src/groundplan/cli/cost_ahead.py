@@ -264,7 +264,7 @@ def statement(
         Path | None, typer.Option("--save", help="Write the team's statement to this CSV or PDF file.")
     ] = None,
 ) -> None:
-    """Show what each team is charged or shown for a month. The statements add up exactly to what was spent."""
+    """Show the costs of each team in a month, as a showback or a chargeback. They add up exactly to what was spent."""
     client, as_json = common.connect(context)
     if month:
         _check_month(month)

@@ -54,7 +54,7 @@ class Check:
 
 
 def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Check HOME, disk, ports, models, PostgreSQL and journal. Exit 1 when something is bad."""
+    """Check HOME, disk, ports, models, PostgreSQL and journal. Exits with 1 if something is wrong."""
     settings = settings_for(home)
     paths = home_for(home)
     checkers: tuple[Callable[[Home, Settings], Iterator[Check]], ...] = (

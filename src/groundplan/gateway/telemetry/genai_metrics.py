@@ -34,6 +34,8 @@ BOUNDS: dict[str, tuple[float, ...]] = {
 """Bucket bounds, as the conventions advise."""
 MOST_SERIES = 2000
 _OTHER = (("gen_ai.operation.name", "other"), ("gen_ai.provider.name", "other"))
+_TOKEN_TYPE = "gen_ai.token.type"
+"""Kept beyond `MOST_SERIES` too: a sum of tokens read and written means nothing."""
 
 Labels = tuple[tuple[str, str], ...]
 """Attributes by name, in order."""
@@ -83,14 +85,15 @@ class GenAiMetrics:
             self._observe(FIRST_CHUNK, common | error, settled.first_chunk_us / 1e6)
         for kind, tokens in (("input", settled.usage.input), ("output", settled.usage.output)):
             if tokens:
-                self._observe(TOKENS, common | {"gen_ai.token.type": kind}, tokens)
+                self._observe(TOKENS, common | {_TOKEN_TYPE: kind}, tokens)
 
     def _observe(self, metric: str, attributes: dict[str, str], value: float) -> None:
         labels = tuple(sorted(attributes.items()))
         series = self.series.get((metric, labels))
         if series is None:
             if len(self.series) >= MOST_SERIES:
-                labels = _OTHER
+                kept = [(name, value) for name, value in labels if name == _TOKEN_TYPE]
+                labels = (*_OTHER, *kept)
             empty = Series([0] * (len(BOUNDS[metric]) + 1))
             series = self.series.setdefault((metric, labels), empty)
         series.observe(value, BOUNDS[metric])
