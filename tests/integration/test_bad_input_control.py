@@ -225,7 +225,7 @@ def test_head_answers_like_get_without_a_body_and_uses_up_no_login_link(control:
 
 
 def test_an_unknown_filter_value_is_refused_instead_of_an_empty_list(control: Control) -> None:
-    for path in ("changes?state=none", "knowledge/documents?state=none", "register?kind=none"):
+    for path in ("changes?state=none", "knowledge/documents?state=none", "register?kind=none", "traffic?status=none"):
         check_error(parse_reply(raw(control, [], [], b"GET", f"/api/{path}".encode())), 422, "request_invalid")
     for path in ("traffic?workload=none", "cost/tickets?workload=none", "cost/runway?workload=none"):
         check_error(parse_reply(raw(control, [], [], b"GET", f"/api/{path}".encode())), 404, "workload_unknown")

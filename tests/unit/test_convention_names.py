@@ -190,8 +190,8 @@ def call_with(*records: Reservation | Settlement | Finish) -> CallState:
 def ended(endpoint: str, steps: list[tuple[str, int]], code: str = "", cache: str = "none") -> CallState:
     """A call that asked no model."""
     status, number = ("refused", 404) if code else ("ok", 200)
-    end = (endpoint, status, number, code, "", cache, 1, 10_000, 9_000, steps, [])
-    return call_with(Finish(new_id().bytes, 1011, "w", "p", "k", *end))
+    end = (endpoint, status, number, code, "", cache, 1, 10_000, 9_000, steps)
+    return call_with(Finish(new_id().bytes, 1011, "w", "p", "k", *end, []))
 
 
 def test_every_span_of_an_operation_has_what_the_conventions_require() -> None:

@@ -10,6 +10,7 @@ from fastapi import Query
 from groundplan.api.access.protected_routes import protected_router
 from groundplan.api.caller import Reader
 from groundplan.api.context import ServicesDep
+from groundplan.api.routes.live import Status
 from groundplan.api.served_blueprint import current_or_none, require_served
 from groundplan.core.errors import Unavailable
 from groundplan.ledger import traffic
@@ -25,7 +26,7 @@ def live_traffic(
     minutes: Minutes = 15,
     workload: str | None = None,
     deployment: str | None = None,
-    status: str | None = None,
+    status: Status | None = None,
 ) -> dict[str, Any]:
     """Calls in steps of ten seconds with their totals, and `deployments` with the state of their circuit breakers.
     Raises `NotFound` for a workload or deployment that is not served and had no call, `Unavailable`
