@@ -43,6 +43,11 @@ from groundplan.testing.scripted import Script, ScriptedModel, start
 LIMIT = PICO
 BOUND = 20 * 10_000_000
 """The bound of a call: 20 output tokens at 10 USD per million, in picodollars."""
+HANDSHAKE = {
+    b"upgrade": b"websocket", b"connection": b"Upgrade", b"sec-websocket-version": b"13",
+    b"sec-websocket-key": b"dGhlIHNhbXBsZSBub25jZQ==",
+}  # fmt: skip
+"""Headers that open a WebSocket."""
 PATIENT = {"first_token_ms": 20_000, "idle_ms": 20_000, "connect_ms": 20_000}
 """Timeouts that a busy machine does not reach. Tests of timeouts set their own."""
 

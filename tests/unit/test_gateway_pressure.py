@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.integration.gateway_stack import deployment
-from tests.unit.call_rig import Rig, call_rig, reliability, wait_until
+from tests.unit.call_rig import HANDSHAKE, Rig, call_rig, reliability, wait_until
 
 from groundplan.blueprint.model import Limit
 from groundplan.core.errors import Unavailable
@@ -474,7 +474,7 @@ async def test_a_full_worker_takes_no_conversation_that_matters_less(tmp_path: P
     async with call_rig(tmp_path, ["one"], more=talker, workloads={"low": reliability(priority="low")}) as rig:
         request = Request(0.0)
         request.method, request.target = b"GET", b"/v1/realtime?model=auto"
-        request.headers = {b"authorization": b"Bearer low"}
+        request.headers = HANDSHAKE | {b"authorization": b"Bearer low"}
         session = Session(rig.gateway, request, CollectedResponse())
         rig.gateway.pressure.level = RANKS["low"]
         with pytest.raises(Unavailable) as refused:
@@ -499,7 +499,7 @@ async def test_a_client_that_leaves_before_its_conversation_begins_holds_nothing
         rig.grants.acquire = acquire  # type: ignore[method-assign, assignment]
         request = Request(0.0)
         request.method, request.target = b"GET", b"/v1/realtime?model=auto"
-        request.headers = {b"authorization": b"Bearer assistant"}
+        request.headers = HANDSHAKE | {b"authorization": b"Bearer assistant"}
         session = Session(rig.gateway, request, CollectedResponse())
         admitting = asyncio.ensure_future(session.admit())
         await wait_until(lambda: counters.available("concurrent/slots", "now") == 0)
