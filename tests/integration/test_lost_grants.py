@@ -27,6 +27,12 @@ BOOK_DEBT = "SELECT grant_budget(gen_random_uuid(), %s, %s, %s, %s, 0, false, %s
 Conn = psycopg.Connection[Any]
 
 
+@pytest.fixture(autouse=True)
+def patient_server(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A shipper that stands still in a transaction for a second loses its connection: here one waits on purpose."""
+    monkeypatch.setattr(ledger_store, "_lock_briefly", lambda _conn: None)
+
+
 def overtake(database: Database, first: Conn, later: Callable[[Conn], object]) -> None:
     """Run `later` in a transaction of the shipper beside one of `first`, which is committed only once `later` waits for
     it."""
