@@ -54,6 +54,7 @@ CENT = PICO // 100
 PRICES = {
     "chat": {},
     "judge": {"kind": "moderation", "rates": FREE},
+    "looker": {"kind": "moderation", "rates": Rates(input=0, output=0, image=CENT)},
     "sorter": {"kind": "rerank", "rates": Rates(input=PICO, output=0, request=CENT)},
     "painter": {
         "kind": "images",
@@ -114,6 +115,15 @@ async def test_moderations(setup: Setup) -> None:
         parts: Any = [{"type": "image_url", "image_url": {"url": "http://127.0.0.1/secret.png"}}]
         await setup.client.moderations.create(input=parts, model="judge")
     assert (await setup.post("/v1/moderations", input=[])).code == "input_empty"
+
+
+async def test_each_image_that_is_moderated_costs_what_its_price_says(setup: Setup) -> None:
+    """Its provider reports no usage of it; the estimate says the same."""
+    image = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw0KGgo="}}
+    parts: Any = [{"type": "text", "text": "hello"}, image, image]
+    answer = await setup.client.moderations.create(input=parts, model="looker")
+    assert cost(answer) == "0.020000000000"
+    assert cost(await setup.client.moderations.create(input="hello", model="looker")) == "0.000000000000"
 
 
 async def test_azures_client_names_the_model_in_the_path(setup: Setup) -> None:

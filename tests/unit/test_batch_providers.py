@@ -222,6 +222,18 @@ async def test_what_a_provider_would_pass_over_is_made_as_a_call(
         assert (calls.provider_deployment(exchange) is not None) is ordered
 
 
+@pytest.mark.parametrize(("given", "ordered"), [("hello", True), ([IMAGE], False)])
+async def test_moderated_images_are_made_as_calls(tmp_path: Path, given: Any, ordered: bool) -> None:
+    """They may have a price of their own, and results of an order do not say how many there were."""
+    declared = {"serves": ["batches"], "kind": "moderation"}
+    workloads = {"assistant": {"also": ["one"]}}
+    async with call_rig(tmp_path, ["one"], workloads=workloads, more={"one": declared}) as rig:
+        calls, batch = BatchCalls(rig.gateway), batch_of(rig, "/v1/moderations")
+        exchange = calls.exchange(batch, new_id(), json.dumps({"model": "auto", "input": given}).encode())
+        calls.assess(exchange, batch)
+        assert (calls.provider_deployment(exchange) is not None) is ordered
+
+
 async def test_a_line_is_looked_at_once_more_as_it_is_ordered(tmp_path: Path) -> None:
     """What is held for it is for what it could cost when its batch was begun, at one deployment."""
     serves: dict[str, Any] = {name: {"serves": ["batches"]} for name in ("one", "two")}

@@ -236,7 +236,7 @@ class BatchCalls:
         own = b"/v1" + exchange.interface.codec(first).path(first) == exchange.request.target
         if not own or stores(exchange):
             return None
-        if exchange.guard is not None or ask.needs != {BATCH} or self._is_limited(exchange, first):
+        if exchange.guard is not None or ask.needs != {BATCH} or ask.images or self._is_limited(exchange, first):
             return None
         grounded = workload.grounding is not None and exchange.interface.grounded
         return None if grounded or workload.people is not None else first

@@ -46,12 +46,18 @@ class ModerationCodec(PlainCodec):
         super().__init__(b"/moderations")
         self._free = free
 
-    def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:  # noqa: ARG002 -- the protocol's signature
+    def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
+        """Parse a whole answer; its usage has the images that were sent, which may have a price of their own. Raises
+        `Malformed`."""
         found = decode_upstream(_answer, data)
         if not found.results:
             raise malformed()
         usage = found.usage.input_usage() if found.usage is not None else None
-        return UpstreamAnswer(data, Usage() if usage is None and self._free else usage)
+        if usage is None and self._free:
+            usage = Usage()
+        if usage is not None and ask.images:
+            usage = msgspec.structs.replace(usage, images=ask.images)
+        return UpstreamAnswer(data, usage)
 
 
 class Moderations(Interface):
@@ -83,7 +89,7 @@ class Moderations(Interface):
 
     def estimate(self, ask: Ask, deployment: Deployment, added: int, output_bytes: int, cap: int) -> tuple[Usage, int]:  # noqa: ARG002
         tokens = pricing.input_bound(deployment, ask.size, ask.messages) + ask.images * deployment.image_tokens
-        return Usage(input=tokens), pricing.cost_bound(ask, deployment, tokens, 0)
+        return Usage(input=tokens, images=ask.images), pricing.cost_bound(ask, deployment, tokens, 0)
 
 
 MODERATIONS = Moderations()
