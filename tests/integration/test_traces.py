@@ -309,12 +309,12 @@ async def test_the_callers_trace_goes_on_to_the_upstream(database: Database, tmp
         stack.start()
         await stack.wait_until_ready()
         key = stack.key()
-        await stack.chat(key, headers={"traceparent": PARENT, "tracestate": "v=1"})
+        await stack.chat(key, headers={"traceparent": PARENT, "tracestate": "v=1", "baggage": "user=ben"})
         await stack.chat(key, headers={"traceparent": "nonsense"})
         await stack.chat(key)
     sent = seen[0][b"traceparent"].decode()
     assert sent[:36] == PARENT[:36] and sent[36:52] != PARENT[36:52] and sent.endswith("-01")
-    assert seen[0][b"tracestate"] == b"v=1"
+    assert seen[0][b"tracestate"] == b"v=1" and b"baggage" not in seen[0]
     assert b"traceparent" not in seen[1] and b"traceparent" not in seen[2]
 
 
