@@ -25,6 +25,7 @@ from typer.exceptions import TyperException
 from groundplan.catalog.check import validate
 from groundplan.cli.main import app
 from groundplan.core import errors
+from groundplan.core.settings import VARIABLE_NAMES
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "cli.md").read_text(encoding="utf-8")
@@ -238,6 +239,12 @@ def test_every_exit_code_of_an_error_is_documented() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
     assert {kind.exit_code for kind in kinds if issubclass(kind, errors.GroundplanError)} <= told
     assert {0, 2, 130} <= told
+
+
+def test_every_environment_variable_is_documented() -> None:
+    table = DOCUMENT.partition("## Environment variables")[2].partition("\n## ")[0]
+    rows = [row.split("|")[1] for row in table.splitlines() if row.startswith("| `")]
+    assert sorted(name for row in rows for name in re.findall(r"`(\w+)`", row)) == sorted(VARIABLE_NAMES)
 
 
 @pytest.mark.parametrize(
