@@ -204,7 +204,8 @@ async def test_a_frequently_used_limit_is_served_in_its_next_period_without_post
             wall.at += timedelta(seconds=61)
             began = asyncio.get_running_loop().time()
             assert await use_often(one, declared, 20, reserved) == 20
-            assert book.available(declared.name, following) == held - 20
+            left = book.available(declared.name, following)
+            assert held - 21 <= left <= held - 20, "the one use that it was fetched for goes back where it lies idle"
             assert asyncio.get_running_loop().time() - began < 5
     count = f"SELECT count(*)::int FROM {table} WHERE {of} = %s AND {span} > %s"
     assert row(database, count, declared.name, following) == (0,), "nothing of later periods"
