@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from groundplan.gateway.surfaces.responses.shapes import new_object_id
-from groundplan.gateway.surfaces.responses.to_chat import has_own_content
+from groundplan.gateway.surfaces.responses.to_chat import has_own_content, is_reference
 
 
 def without_ids(items: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -35,7 +35,8 @@ def input_items(given: object) -> list[dict[str, Any]]:
 
 def stored_item(given: dict[str, Any]) -> dict[str, Any]:
     """An item as it is stored and returned: with an id, and its content in parts."""
-    made = {"id": None, "status": "completed", **given, "type": given.get("type", "message")}
+    kind = "item_reference" if is_reference(given) else given.get("type") or "message"
+    made = {"id": None, "status": "completed", **given, "type": kind}
     if not isinstance(made["id"], str) or not made["id"]:
         made["id"] = new_object_id("item")
     if made["type"] == "message" and isinstance(made.get("content"), str):

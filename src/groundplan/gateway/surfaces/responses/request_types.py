@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from operator import attrgetter
+from typing import Any
 
 import msgspec
 
@@ -34,7 +35,7 @@ _NULL = msgspec.Raw(b"null")
 class Part(msgspec.Struct, frozen=True):
     """A part of an item's content."""
 
-    type: str
+    type: str = ""
     text: str = ""
     image_url: str | None = None
     file_data: str | None = None
@@ -52,7 +53,7 @@ class Part(msgspec.Struct, frozen=True):
         """Raise `Invalid` for an unknown type, for media fields of another type, which some upstreams read or fetch
         whatever the part's type is, and for a cache that costs more than the declared price."""
         if self.type not in _PARTS:
-            raise unsupported_content(f"content of type {self.type[:40]}")
+            raise unsupported_content(f"content of type {self.type[:40]}" if self.type else "content without a type")
         if self.prompt_cache_breakpoint is not None:
             self.prompt_cache_breakpoint.check(BREAKPOINT)
         others = _media_fields_of(self)
@@ -86,13 +87,14 @@ _media_fields_of = attrgetter(*_MEDIA_FIELDS)
 class NamespacedTool(msgspec.Struct, frozen=True):
     """A tool within a namespace."""
 
-    type: str
+    type: str = ""
 
     def check(self) -> None:
         """Raise `Invalid` for a tool that does not run at the caller."""
         if self.type not in _TOOLS:
             hint = "Send functions and custom tools: what runs at a provider has no bound of cost."
-            raise unsupported(f"the tool {self.type[:60]}", hint, "tools")
+            named = f"the tool {self.type[:60]}" if self.type else "a tool without a type"
+            raise unsupported(named, hint, "tools")
 
 
 class Tool(NamespacedTool, frozen=True):
@@ -113,10 +115,12 @@ class Tool(NamespacedTool, frozen=True):
 class Item(msgspec.Struct, frozen=True):
     """An item of a request's input."""
 
-    type: str = "message"
+    type: str | None = None
+    """None: a message, or a reference to an item, where nothing but an id is given."""
     role: str = ""
     content: str | list[Part] | None = None
-    output: str | list[Part] | None = None
+    output: str | list[Part] | dict[str, Any] | None = None
+    """An object only in outputs of tools that are not supported."""
     encrypted_content: str | None = None
     id: str | None = None
     execution: str | None = None
@@ -124,17 +128,27 @@ class Item(msgspec.Struct, frozen=True):
 
     def check(self) -> None:
         """Raise `Invalid` for a reference, an unknown type, and found tools that do not run at the caller."""
-        if self.type == "item_reference" and not self.only_named:
+        if self._is_reference and not self.only_named:
             raise Invalid(_REFERENCE_REFUSED, code="content_unsupported", hint=_REFERENCE_HINT)
-        if self.type not in _ITEMS and not (self.type in _SEARCHES and self.execution == "client"):
-            raise unsupported_content(f"an item of type {self.type[:40]}")
+        kind = "message" if self.type is None else self.type
+        if kind not in _ITEMS and not (kind in _SEARCHES and self.execution == "client"):
+            raise unsupported_content(f"an item of type {kind[:40]}")
+        if isinstance(self.output, dict):
+            raise unsupported_content(f"an object as the output of an item of type {kind[:40]}")
         for tool in self.tools or ():
             tool.check()
 
     @property
+    def _is_reference(self) -> bool:
+        """Whether this is a reference to a stored item. Its type may be left out: it has an id and nothing else."""
+        if self.type is None:
+            return bool(self.id) and not self.role and self.content is None
+        return self.type == "item_reference"
+
+    @property
     def only_named(self) -> bool:
         """Whether this is earlier reasoning of which only the id is given."""
-        if self.type == "item_reference":
+        if self._is_reference:
             return (self.id or "").startswith(REASONING_PREFIX)
         return self.type == "reasoning" and not self.encrypted_content and not self.content
 

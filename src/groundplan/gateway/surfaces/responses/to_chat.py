@@ -17,7 +17,7 @@ _decode = msgspec.json.Decoder().decode
 _MESSAGE = frozenset({"type", "role", "content", "id", "status", "phase"})
 _CALL = frozenset({"type", "id", "call_id", "name", "namespace", "arguments", "status", "parsed_arguments"})
 _CUSTOM_CALL = frozenset({"type", "id", "call_id", "name", "namespace", "input", "status"})
-_OUTPUT = frozenset({"type", "id", "call_id", "output", "status", "name"})
+_OUTPUT = frozenset({"type", "id", "call_id", "output", "status", "name", "namespace"})
 _EMPTY_VALUES: tuple[Any, ...] = (None, False, [], {}, {"type": "direct"})
 """Values of fields that say nothing. The last one says who calls a function: the model itself."""
 _PARTS = {
@@ -57,9 +57,17 @@ def check(given: dict[str, Any], known: frozenset[str], where: str) -> None:
             raise cannot(f"{where}.{name[:40]}")
 
 
+def is_reference(item: dict[str, Any]) -> bool:
+    """Whether an item only refers to a stored one. Its type may be left out: it has an id and nothing else."""
+    kind = item.get("type")
+    return kind == "item_reference" or (
+        kind is None and bool(item.get("id")) and not item.get("role") and item.get("content") is None
+    )
+
+
 def has_own_content(item: dict[str, Any]) -> bool:
     """Whether an item has content of its own: earlier reasoning is often only an id of what a provider stored."""
-    if item.get("type") == "item_reference":
+    if is_reference(item):
         return False
     return item.get("type") != "reasoning" or bool(item.get("encrypted_content") or item.get("content"))
 
@@ -119,7 +127,7 @@ class Translation:
             self.messages.append({"role": "user", "content": given})
             return
         for item in given:
-            kind = item.get("type", "message")
+            kind = item.get("type") or "message"
             if kind in ("function_call_output", "custom_tool_call_output"):
                 self._output(item)
             elif kind == "reasoning" or not has_own_content(item):
