@@ -44,7 +44,8 @@ class Block(msgspec.Struct, frozen=True):
     type: str
     text: str = ""
     source: Source | str | None = None
-    content: str | list[Block] | None = None
+    content: str | list[Block] | dict[str, Any] | None = None
+    """An object only in results of tools that run at the provider, which are not supported."""
     cache_control: CacheControl | None = None
     tool_name: str = ""
     tool: ToolReference | None = None

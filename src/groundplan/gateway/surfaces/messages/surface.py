@@ -62,9 +62,11 @@ _REFUSED_FIELDS = UNBOUNDED_FIELDS | {
 }  # fmt: skip
 _THREAD_DETAILS = {"details": {"error_code": "thread_unsupported_request", "unsupported": ["thread"]}}
 """Details by which Anthropic's clients know that they have to send the whole conversation."""
+_PROFILE_HEADER = b"anthropic-user-profile-id"
+"""Names the party for whom a request is made: clients send their parameter `user_profile_id` as this header."""
 _HEADERS = (
     (b"anthropic-beta", re.compile(rb"[A-Za-z0-9._, -]{1,800}")),
-    (b"anthropic-user-profile-id", re.compile(rb"[\x21-\x7e]{1,200}")),
+    (_PROFILE_HEADER, re.compile(rb"[\x21-\x7e]{1,200}")),
 )
 _VERSION = re.compile(rb"[\x21-\x7e]{1,60}")
 VERSION = b"2023-06-01"
@@ -105,6 +107,11 @@ class _ContentScan:
                 self._scan_tool_change(block.tool)
             if isinstance(block.content, list):
                 self.scan_blocks(block.content)
+            elif isinstance(block.content, dict):
+                raise _unsupported_content(
+                    f"an object as the content of {block.type[:40]} is not supported",
+                    "Send a text, or a list of blocks.",
+                )
         return " ".join(texts)
 
     def _scan_tool_change(self, tool: ToolReference) -> None:
@@ -237,7 +244,8 @@ def _hidden_tokens(request: CountRequest) -> int:
             raise Invalid(
                 f"the tool {tool.type[:60]} is not supported",
                 code="field_unsupported",
-                hint="It runs at the provider and has no bound of cost; leave it out of tools.",
+                hint="It runs at the provider, or adds an unknown number of tokens to the prompt, so its cost has no "
+                "bound; leave it out of tools.",
             )
         added += TOOL_TOKENS
     return added
@@ -310,6 +318,8 @@ class Messages(ServedViaChat):
         translation = translation_of(ask)
         drops_user = providers.fields_to_drop(translation.fields, deployment, ABUSE_FIELDS)
         named = {*translation.left_out, *(ask.left_out or ())}
+        if _PROFILE_HEADER in ask.header_lines:
+            named.add("user_profile_id")
         left_out = sorted({*named, "metadata.user_id"} if drops_user else named)
         return {"left_out": left_out} if left_out else {}
 
