@@ -232,6 +232,9 @@ async def test_refusals_say_what_to_do(setup: Setup) -> None:
         error = reply.json["error"]
         assert error["message"] and error["hint"] and error["type"] and "param" in error
     assert "scripted/primary" in cases[2][0].json["error"]["hint"]
+    reply = await stack.ask("GET", "/v1/responses", key)
+    assert (reply.status, reply.headers["allow"]) == (405, "POST")
+    assert "no WebSocket for responses" in reply.json["error"]["hint"]
     for reply in (cases[8][0], cases[9][0], await stack.post("/api/chat", None, body)):
         assert "a base URL that ends with /v1" in reply.json["error"]["message"]
     assert setup.primary.counted == 0

@@ -73,6 +73,8 @@ _INTERFACES: dict[bytes, Interface] = {
 }
 """Every API surface by its path."""
 _POST_PATHS = tuple(sorted(path.decode() for path in _INTERFACES))
+_NO_WEBSOCKET = "Send POST, with stream: true for events: there is no WebSocket for responses, and no list of them."
+"""The hint for GET of /v1/responses, to which OpenAI's client connects by WebSocket too."""
 Steps = Callable[[Gateway, Exchange], Awaitable[None]]
 REALTIME_PATH = b"/v1/realtime"
 MCP_PATH = b"/mcp"
@@ -129,7 +131,8 @@ class Pipeline:
         elif interface is CHAT:  # of the surfaces, only chat completions can be listed
             await stored_api.handle(chat_api.answer, self._gateway, path, as_get(request), response)
         else:
-            self._refuse(response, WrongMethod(b"POST"), request)
+            hint = _NO_WEBSOCKET if interface is RESPONSES and request.method == b"GET" else ""
+            self._refuse(response, WrongMethod(b"POST", hint=hint), request)
 
     async def _handle_other_api(self, path: bytes, request: Request, response: Response) -> None:
         """Answer a request for one of the other APIs."""
