@@ -32,7 +32,7 @@ def entry(id: str, line: frozenset[str] = frozenset()) -> KeyEntry:
     )  # fmt: skip
 
 
-FIRST, SECOND, OTHER = (str(new_id()) for _ in range(3))
+FIRST, SECOND, OTHER = (f"01936f00-0000-7000-8000-00000000000{end}" for end in "abc")
 LINE = frozenset({FIRST, SECOND})
 KEYS = {b"1": entry(FIRST, LINE), b"2": entry(SECOND, LINE), b"3": entry(OTHER)}
 
