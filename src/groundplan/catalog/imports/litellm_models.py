@@ -209,12 +209,7 @@ class EntryReader:
         body |= self._cost_bounds(group, body, kind, model, missing)
         rates = self._numbers.limit_fields(info, _RATES) if info else {}
         limit = rates | self._numbers.limit_fields(params) | self._numbers.limit_fields(node)
-        for key, value in node.items():
-            if key not in _ENTRY_KEYS and not value.is_empty:
-                self._findings.append(
-                    setting_finding(f"model_list.{one_line(key)}", key, litellm_settings.UNKNOWN, value)
-                )
-                self._findings.extend(secrets_below(f"model_list.{one_line(key)}", value))
+        self._report_unknown_keys(node)
         site = self._site(provider_name, there, url, private, model)
         self._report_others(params, info)
         mark = info.get("id") if info else None
@@ -227,6 +222,15 @@ class EntryReader:
 
     def _report(self, state: str, what: str, here: str, todo: str, node: Node) -> None:
         self._findings.append(Finding(state, what, here, todo, node.where))
+
+    def _report_unknown_keys(self, node: Node) -> None:
+        """Report what stands beside the known keys of an entry, with the secrets in it."""
+        for key, value in node.items():
+            if key not in _ENTRY_KEYS and not value.is_empty:
+                self._findings.append(
+                    setting_finding(f"model_list.{one_line(key)}", key, litellm_settings.UNKNOWN, value)
+                )
+                self._findings.extend(secrets_below(f"model_list.{one_line(key)}", value))
 
     def _report_secrets(self, params: Node | None, info: Node | None) -> None:
         """Report literal secrets in an entry that is not imported."""
