@@ -15,7 +15,7 @@ from groundplan.cli.doctor import _check_postgres
 from groundplan.cli.startup import Startup
 from groundplan.core.errors import Conflict, Misconfigured, Unavailable
 from groundplan.gateway.database import Pool
-from groundplan.gateway.journal.thread_connections import ThreadConnections
+from groundplan.gateway.thread_connections import ThreadConnections
 from groundplan.release import store as release_store
 from groundplan.testing.database import Database
 

@@ -26,11 +26,10 @@ from groundplan.core.ids import new_id
 from groundplan.core.last_known_address import TimeLimitedConnection
 from groundplan.core.settings import load_settings
 from groundplan.gateway import database as reached
-from groundplan.gateway import search_app
+from groundplan.gateway import search_app, thread_connections
 from groundplan.gateway.budgets.leases import Slices
-from groundplan.gateway.journal import thread_connections
-from groundplan.gateway.journal.thread_connections import ThreadConnections
 from groundplan.gateway.policy.live import LiveView
+from groundplan.gateway.thread_connections import ThreadConnections
 from groundplan.testing.database import Database
 
 AT_MOST = 3.0

@@ -21,7 +21,7 @@ from groundplan.core.ids import new_id
 from groundplan.gateway.batches import batch_calls
 from groundplan.gateway.batches.batch_calls import BatchCalls
 from groundplan.gateway.batches.batch_store import Batch
-from groundplan.gateway.call import ground
+from groundplan.gateway.call import search_client
 from groundplan.gateway.call.ask import Passage
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
@@ -225,7 +225,7 @@ async def test_a_line_that_nothing_was_found_for_asks_no_model(tmp_path: Path, m
     async def search(*_given: object, **_more: object) -> bytes:
         return b'{"passages": [], "abstained": true}'
 
-    monkeypatch.setattr(ground, "ask_search", search)
+    monkeypatch.setattr(search_client, "ask_search", search)
     workloads = {"assistant": {"grounding": Grounding(sources=["handbook"], floor=0.4)}}
     async with call_rig(tmp_path, ["one"], workloads=workloads) as rig:
         answer = await run_line(rig, held=BOUND)
@@ -251,7 +251,7 @@ async def test_a_line_that_could_not_be_written_down_is_answered_once_it_can(
             raise Unavailable(full.pop(), code="journal_unavailable", hint="")
         return finish(journal, record, urgent=urgent, awaited=awaited)
 
-    monkeypatch.setattr(ground, "ask_search", search)
+    monkeypatch.setattr(search_client, "ask_search", search)
     kept = {"cache": Cache(seconds=99, max_bytes=1 << 20, scope="workload")}
     settings = kept if cached else {"grounding": Grounding(sources=["handbook"], floor=0.4)}
     limits = [Limit(name="few", covers="workload/assistant", type="requests", amount=9, period="day")]

@@ -16,8 +16,8 @@ import pytest
 
 from groundplan.core.endpoints import Endpoint, lookup
 from groundplan.core.home import Home
-from groundplan.gateway.journal import frame_server
-from groundplan.gateway.journal.frame_server import LENGTH, FrameServer
+from groundplan.gateway import frame_server
+from groundplan.gateway.frame_server import LENGTH, FrameServer
 from groundplan.gateway.telemetry import shipper_metrics
 from groundplan.gateway.telemetry.content_writer import ContentWriter
 from groundplan.gateway.telemetry.shipper_metrics import ShipperMetrics, ShippingProgress

@@ -12,9 +12,8 @@ from psycopg import AsyncConnection, OperationalError
 from psycopg.errors import ConnectionTimeout
 
 from groundplan.core.errors import Unavailable
-from groundplan.gateway import database
-from groundplan.gateway.journal import thread_connections
-from groundplan.gateway.journal.thread_connections import ThreadConnections
+from groundplan.gateway import database, thread_connections
+from groundplan.gateway.thread_connections import ThreadConnections
 
 
 async def test_a_server_that_was_too_slow_to_connect_to_has_longer_the_next_time(

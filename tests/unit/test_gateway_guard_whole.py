@@ -15,7 +15,7 @@ from tests.unit.call_rig import Rig, call_rig, wait_until
 from tests.unit.test_gateway_guard import ASK, EMAIL, Desk, error, guarded, post
 
 from groundplan.blueprint import model as bp
-from groundplan.gateway.call import ground
+from groundplan.gateway.call import search_client
 from groundplan.gateway.policy.catalog import index
 from groundplan.gateway.surfaces import answer_text
 from groundplan.testing.scripted_stream import TOOL_PIECES
@@ -42,7 +42,7 @@ def searching(monkeypatch: pytest.MonkeyPatch, found: Callable[[str], dict[str, 
         asked.append(json.loads(question)["query"])
         return json.dumps({"passages": [], **found(asked[-1])}).encode()
 
-    monkeypatch.setattr(ground, "ask_search", search)
+    monkeypatch.setattr(search_client, "ask_search", search)
     return asked
 
 

@@ -17,7 +17,7 @@ from tests.unit.call_rig import call_rig
 
 from groundplan.core.endpoints import announce, withdraw
 from groundplan.core.home import Home
-from groundplan.gateway.call import ground
+from groundplan.gateway.call import search_client
 from groundplan.gateway.stalls import stall_monitor_of
 from groundplan.gateway.upstream import service_restart
 from groundplan.gateway.upstream.connection import UpstreamFailure
@@ -122,7 +122,7 @@ async def test_a_worker_that_was_stopped_itself_gives_up_no_service(
 async def test_a_call_repeats_its_search_although_its_worker_was_stopped(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(ground, "RESTART_SECONDS", 0.8)
+    monkeypatch.setattr(search_client, "RESTART_SECONDS", 0.8)
     monkeypatch.setattr(service_restart, "RESTART_SECONDS", 0.8)
     asked = []
 
@@ -134,10 +134,10 @@ async def test_a_call_repeats_its_search_although_its_worker_was_stopped(
             raise UpstreamFailure("unready", "not now", sent=False)
         return b"{}"
 
-    monkeypatch.setattr(ground, "ask_search", ask)
+    monkeypatch.setattr(search_client, "ask_search", ask)
     async with call_rig(tmp_path, ["one"]) as rig:
         rig.gateway.stalls.start()
         try:
-            assert await ground.ask_search_patiently(rig.gateway, b"c", Nothing, bytes) == b"{}"
+            assert await search_client.ask_search_patiently(rig.gateway, b"c", Nothing, bytes, b"/search") == b"{}"
         finally:
             rig.gateway.stalls.stop()

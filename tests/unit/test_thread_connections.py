@@ -15,8 +15,8 @@ import pytest
 from psycopg_pool import PoolTimeout
 
 from groundplan.core.errors import Unavailable
-from groundplan.gateway.journal import thread_connections
-from groundplan.gateway.journal.thread_connections import ThreadConnections
+from groundplan.gateway import thread_connections
+from groundplan.gateway.thread_connections import ThreadConnections
 
 AWAY = "postgresql://nobody@127.0.0.1:1/nothing"
 

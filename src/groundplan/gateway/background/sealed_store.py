@@ -18,8 +18,8 @@ from groundplan.core.errors import Conflict, Unavailable
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.gateway.background.events import Failure
-from groundplan.gateway.journal.thread_connections import ThreadConnections
 from groundplan.gateway.surfaces.responses.sealed_store import StoredResponse
+from groundplan.gateway.thread_connections import ThreadConnections
 from groundplan.ledger import background_store, response_store
 from groundplan.ledger.background_store import Row
 from groundplan.ledger.stored_owner import Owner

@@ -18,8 +18,8 @@ from groundplan.core.home import Home
 from groundplan.gateway.caching.entry import Entry
 from groundplan.gateway.call.ask import Passage
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.journal.frame_client import FrameClient
-from groundplan.gateway.journal.frame_server import LENGTH
+from groundplan.gateway.frame_client import FrameClient
+from groundplan.gateway.frame_server import LENGTH
 from groundplan.gateway.telemetry.content_link import is_sampled
 
 if TYPE_CHECKING:

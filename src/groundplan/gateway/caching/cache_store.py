@@ -27,7 +27,7 @@ from groundplan.core.home import Home
 from groundplan.core.last_known_address import TimeLimitedConnection
 from groundplan.core.logger import get_logger
 from groundplan.gateway.caching.cache_link import MAX_ANSWER_BYTES, SERVICE, StoredAnswer, StoreMessage
-from groundplan.gateway.journal.frame_server import LENGTH, FrameServer
+from groundplan.gateway.frame_server import LENGTH, FrameServer
 from groundplan.gateway.journal.ledger_rows import as_uuid
 from groundplan.gateway.journal.ledger_store import Conn
 

@@ -14,7 +14,8 @@ import msgspec
 from groundplan.gateway.caching.entry import Entry
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.ground import ask_for_call, current_findings, searchable_sources
+from groundplan.gateway.call.ground import current_findings, searchable_sources
+from groundplan.gateway.call.search_client import ask_for_call
 from groundplan.gateway.upstream.connection import FOREVER
 from groundplan.knowledge.retrieval.wire import ConfirmRequest, Since
 

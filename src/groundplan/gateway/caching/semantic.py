@@ -25,7 +25,7 @@ from groundplan.gateway.caching.cache_key import frame_digest
 from groundplan.gateway.caching.entry import Entry
 from groundplan.gateway.caching.semantic_match import Calibration, Match, Question
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.ground import ask_search
+from groundplan.gateway.call.search_client import ask_search
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.resuming.chat import ENDPOINT
 from groundplan.gateway.surfaces import answer_text

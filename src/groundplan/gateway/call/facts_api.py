@@ -33,9 +33,10 @@ from groundplan.gateway.call import admit, settle
 from groundplan.gateway.call.ask import Passage
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.ground import ask_search_patiently, grounding_unavailable, searchable_sources
+from groundplan.gateway.call.ground import grounding_unavailable, searchable_sources
 from groundplan.gateway.call.grounding.notes import GroundingNotes
 from groundplan.gateway.call.identify import caller_of, check_grants
+from groundplan.gateway.call.search_client import ask_search_patiently
 from groundplan.gateway.call.signals import Unsealed
 from groundplan.gateway.database import Pool
 from groundplan.gateway.http import errors

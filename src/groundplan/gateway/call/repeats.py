@@ -29,7 +29,7 @@ from groundplan.core.money import to_decimal
 from groundplan.economics.levers.model import SHARE
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.journal.thread_connections import ThreadConnections
+from groundplan.gateway.thread_connections import ThreadConnections
 from groundplan.gateway.write_behind import WriteBehindQueue
 
 MAX_WAITING: Final = 1_000

@@ -20,8 +20,8 @@ from groundplan.core.detect import redact
 from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
-from groundplan.gateway.journal.thread_connections import ThreadConnections
 from groundplan.gateway.telemetry.content_link import is_sampled
+from groundplan.gateway.thread_connections import ThreadConnections
 from groundplan.gateway.write_behind import WriteBehindQueue
 from groundplan.knowledge.signals import signal_store
 from groundplan.knowledge.signals.signal_store import UNANSWERED, Signal

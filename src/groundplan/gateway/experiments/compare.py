@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import msgspec
 
 from groundplan.economics.replay import pairwise
-from groundplan.gateway.call.ground import ask_search
+from groundplan.gateway.call.search_client import ask_search
 from groundplan.gateway.experiments import shadow_call
 from groundplan.gateway.surfaces import answer_text
 from groundplan.gateway.surfaces.chat.surface import CHAT

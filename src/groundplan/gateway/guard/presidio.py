@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from groundplan.gateway.call.ground import ask_search_patiently
+from groundplan.gateway.call.search_client import ask_search_patiently
 from groundplan.gateway.stalls import patient
 from groundplan.knowledge.retrieval.wire import MOST_PERSONAL, PERSONAL, PersonalAnswer, PersonalRequest
 

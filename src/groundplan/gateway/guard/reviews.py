@@ -19,7 +19,7 @@ from groundplan.core.home import Home
 from groundplan.gateway.failure_log import FailureLog
 from groundplan.gateway.guard import held_store
 from groundplan.gateway.guard.held_store import HeldCall
-from groundplan.gateway.journal.thread_connections import ThreadConnections
+from groundplan.gateway.thread_connections import ThreadConnections
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.exchange import Exchange

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from groundplan.gateway.call.ground import ask_search
+from groundplan.gateway.call.search_client import ask_search
 from groundplan.gateway.stalls import patient
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.knowledge.embedding.wire import PATH, embed_answer, embed_request

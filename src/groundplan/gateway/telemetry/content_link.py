@@ -11,8 +11,8 @@ import msgspec
 
 from groundplan.blueprint.model import Keep
 from groundplan.core.home import Home
-from groundplan.gateway.journal.frame_client import FrameClient
-from groundplan.gateway.journal.frame_server import LENGTH
+from groundplan.gateway.frame_client import FrameClient
+from groundplan.gateway.frame_server import LENGTH
 from groundplan.gateway.telemetry.call_counters import CallCounters
 
 SERVICE = "content-writer"

@@ -22,7 +22,7 @@ from groundplan.core.errors import GroundplanError, Invalid, NotFound
 from groundplan.core.home import Home
 from groundplan.core.last_known_address import TimeLimitedConnection
 from groundplan.core.logger import get_logger
-from groundplan.gateway.journal.frame_server import LENGTH, FrameServer
+from groundplan.gateway.frame_server import LENGTH, FrameServer
 from groundplan.gateway.journal.ledger_rows import as_uuid, from_milliseconds
 from groundplan.gateway.journal.ledger_store import Conn
 from groundplan.gateway.telemetry.content_link import MAX_CALL_BYTES, SERVICE, Content

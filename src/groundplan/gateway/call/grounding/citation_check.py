@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from groundplan.gateway.call.delivery.stream import Streaming
-from groundplan.gateway.call.ground import ask_search
 from groundplan.gateway.call.grounding.citation import Citation
 from groundplan.gateway.call.grounding.citation_store import Verdict
+from groundplan.gateway.call.search_client import ask_search
 from groundplan.gateway.http.sse import EventReader, EventTooLarge
 from groundplan.gateway.stalls import patient
 from groundplan.gateway.surfaces import answer_text

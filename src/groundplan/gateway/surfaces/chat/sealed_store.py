@@ -13,7 +13,7 @@ import msgspec
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.core.home import Home
-from groundplan.gateway.journal.thread_connections import ThreadConnections
+from groundplan.gateway.thread_connections import ThreadConnections
 from groundplan.ledger import completion_store
 from groundplan.ledger.completion_store import Row
 from groundplan.ledger.stored_owner import Owner

@@ -10,7 +10,7 @@ from contextlib import suppress
 
 from groundplan.core.endpoints import lookup
 from groundplan.core.home import Home
-from groundplan.gateway.journal.frame_server import LENGTH
+from groundplan.gateway.frame_server import LENGTH
 
 MAX_BUFFER_BYTES = 8 << 20
 """Most bytes that wait for a server that reads nothing."""
