@@ -14,7 +14,7 @@ import pytest
 from tests.contract.ways import CONNECTION_KINDS, PoolSetup, pool_to
 from tests.integration.gates import wait_until
 
-from groundplan.gateway.call.pricing import ReportedUsage
+from groundplan.economics.prices.provider_usage import ChatUsage
 from groundplan.gateway.http.sse import EventReader
 from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.messages.native import MessagesRelay
@@ -290,4 +290,4 @@ def test_the_scripted_answer_quotes_the_matching_passage() -> None:
     )
     messages = [("system", passages), ("user", "How many days do staff have?")]
     assert answer_text(messages) == "According to the passage [1]: Staff have 30 days."
-    assert ReportedUsage().usage() is None
+    assert ChatUsage().usage() is None

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.economics import price as formula
+from groundplan.economics.prices.provider_usage import ChatUsage
 from groundplan.gateway.call import pricing
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.feature import feature_of
@@ -76,9 +77,9 @@ def test_no_usage_within_its_bound_costs_more_than_the_bound(usage: Usage, price
 def test_contradictory_and_impossible_reports() -> None:
     price = Rates(input=1_000_000, output=2_000_000)
     assert formula.cost(price, Usage(input=5, cache_read=9)) == 9
-    assert pricing.ReportedUsage(prompt_tokens=-1, completion_tokens=4).usage() is None
-    assert pricing.ReportedUsage(prompt_tokens=3, completion_tokens=1 << 50).usage() is None
-    assert pricing.ReportedUsage(prompt_tokens=3, completion_tokens=4).usage() == Usage(input=3, output=4)
+    assert ChatUsage(prompt_tokens=-1, completion_tokens=4).usage() is None
+    assert ChatUsage(prompt_tokens=3, completion_tokens=1 << 50).usage() is None
+    assert ChatUsage(prompt_tokens=3, completion_tokens=4).usage() == Usage(input=3, output=4)
 
 
 def test_a_feature_is_a_short_name() -> None:

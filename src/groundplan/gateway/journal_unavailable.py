@@ -14,7 +14,6 @@ from dataclasses import replace
 from groundplan.core.errors import GroundplanError, Unavailable
 from groundplan.core.home import Home
 from groundplan.gateway.call.pipeline import is_realtime
-from groundplan.gateway.http.errors import error_response
 from groundplan.gateway.http.listeners import Listeners, ListenSockets, is_serving, serving_file
 from groundplan.gateway.http.request import Request
 from groundplan.gateway.http.response import Response
@@ -76,13 +75,8 @@ class _Refusing:
             response.send(200, b'{"live":true}')
             return
         messages_errors.set_request_id(request, response)
-        anthropic, problem = messages_errors.is_anthropic_request(request), self._problem
-        told = (
-            messages_errors.error_response(problem, request_id=response.request_id)
-            if anthropic
-            else error_response(problem)
-        )
-        response.send(*told)
+        anthropic = messages_errors.is_anthropic_request(request)
+        messages_errors.send_error(response, self._problem, anthropic=anthropic)
 
     async def close(self) -> None:
         if self._front is not None and self._server is not None:

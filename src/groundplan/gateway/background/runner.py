@@ -198,9 +198,8 @@ class BackgroundRunner:
             return
         if gateway.files is not None:
             gateway.files.release(exchange)
-        response.resize_reservation(
-            exchange.request, 0
-        )  # the body is not needed any more, however long the client follows
+        # the body is not needed any more, however long the client follows
+        response.resize_reservation(exchange.request, 0)
         exchange.request.body, exchange.ask = b"", None
         try:
             pieces = self._follow(BackgroundResponse(row, stored_request, None), owner, -1)

@@ -123,12 +123,7 @@ class BatchesApi:
             error = errors.log_internal_error(_log, path.decode("latin-1"), response)
         if not response.started:
             anthropic = path.startswith(messages_api.PATH) or (path.startswith(FILES) and _is_anthropic(request))
-            answer = (
-                messages_errors.error_response(error, request_id=response.request_id)
-                if anthropic
-                else errors.error_response(error)
-            )
-            response.send(*answer)
+            messages_errors.send_error(response, error, anthropic=anthropic)
         del error  # it references this frame: together they would stay until the next garbage collection
 
     async def close(self) -> None:

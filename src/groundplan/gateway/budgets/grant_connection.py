@@ -316,9 +316,8 @@ class GrantConnection:
         async with patient(_RECONCILE_STATEMENT_S):
             limits = await grant_store.limit_totals(connection, self._epoch)
         known = {key: (0, 0) for key in self.granted.amounts if is_quota(key[0])}
-        now = (
-            self.current_minute()
-        )  # not earlier, for the same reason: booked anew it would all be idle, and given back
+        # not earlier, for the same reason: booked anew it would all be idle, and given back
+        now = self.current_minute()
         for key, (granted, released) in (known | limits).items():
             if not has_ended(key[1], now):
                 self._book_limit_total(key, granted, released)

@@ -274,7 +274,7 @@ def _deployment_of(exchange: Exchange, entry: Entry) -> Deployment | None:
 
 
 async def send_cached(
-    gateway: Gateway, exchange: Exchange, entry: Entry, form: bytes | tuple[bytes, ...], how: str = EXACT
+    gateway: Gateway, exchange: Exchange, entry: Entry, form: bytes | tuple[bytes, ...], how: str
 ) -> None:
     """Send a cached answer. The call is in the journal before (it survives a kill); the disk sync is requested but not
     awaited: nothing was spent, so a power loss may cost the record of a call that cost nothing.

@@ -67,9 +67,8 @@ async def claim_idempotency_key(gateway: Gateway, exchange: Exchange) -> KeptAns
         if not holders:
             return None
         began = gateway.loop.time()
-        kept = await fetch_answer(
-            holders, digest, gateway.idempotent_answers.body_digest(digest)
-        )  # guardrails may have changed it since
+        body_digest = gateway.idempotent_answers.body_digest(digest)  # guardrails may have changed the body since
+        kept = await fetch_answer(holders, digest, body_digest)
         if kept is not None:
             gateway.idempotent_answers.keep(digest, kept)
             return _check_kept(kept)
@@ -147,9 +146,8 @@ def remember(gateway: Gateway, exchange: Exchange) -> None:
             digest, KeptAnswer(exchange.http_status, lines, content_type, b"".join(exchange.sent_chunks), rests, cites)
         )
     else:
-        gateway.idempotent_answers.keep(
-            digest, KeptAnswer(0, b"", b"", b"")
-        )  # it will not be there, and may have been billed
+        # the answer will not be there, and may have been billed
+        gateway.idempotent_answers.keep(digest, KeptAnswer(0, b"", b"", b""))
 
 
 def _did_nothing(exchange: Exchange) -> bool:

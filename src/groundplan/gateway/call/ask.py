@@ -98,7 +98,7 @@ def note_left_out(ask: Ask, names: Iterable[str]) -> None:
         ask.left_out.update(names)
 
 
-def reset_left_out(ask: Ask, names: frozenset[str] = NO_NAMES) -> None:
+def reset_left_out(ask: Ask, names: frozenset[str]) -> None:
     """Set `Ask.left_out` to `names`, after an attempt whose answer the client does not get. The set is a new one, since
     the stream of the earlier attempt may still be read to its end."""
     if names or ask.left_out:

@@ -86,7 +86,7 @@ _WORDS = {REQUESTS: "requests", TOKENS: "tokens", CONCURRENT: "calls"}
 
 
 def rate_limit_headers(
-    gateway: Gateway, spans: QuotaPeriods, at: float, *, anthropic_names: bool = False, shortage: Shortage | None = None
+    gateway: Gateway, spans: QuotaPeriods, at: float, *, anthropic_names: bool, shortage: Shortage | None = None
 ) -> bytes:
     """Header lines of the limit with the least left, for requests and for tokens, as OpenAI has them (`x-ratelimit-*`)
     or as Anthropic does (`anthropic-ratelimit-*`). `at`: by the time of windows. `shortage`: the one that has no room

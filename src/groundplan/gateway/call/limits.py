@@ -320,8 +320,8 @@ async def _reserve_attempt(
     tokens: int,
     amount: int,
     *,
-    waits: bool = True,
-    idle: tuple[Quota, ...] = (),
+    waits: bool,
+    idle: tuple[Quota, ...],
 ) -> tuple[Hold, Shortage | None]:
     """(what was taken, None or the limit that is short). `waits`: ask PostgreSQL also where a limit seems used up. Of
     quotas in `idle` only what this worker holds already is taken."""

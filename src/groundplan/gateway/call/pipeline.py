@@ -245,12 +245,7 @@ class Pipeline:
     def _refuse(self, response: Response, error: GroundplanError, request: Request | None = None) -> None:
         """Send the error in the format of the API that the client uses."""
         anthropic = request is not None and b"anthropic-version" in request.headers
-        answer = (
-            messages_errors.error_response(error, request_id=response.request_id)
-            if anthropic
-            else errors.error_response(error)
-        )
-        response.send(*answer)
+        messages_errors.send_error(response, error, anthropic=anthropic)
 
     def _send_readiness(self, response: Response) -> None:
         gateway = self._gateway

@@ -10,17 +10,11 @@ from typing import TYPE_CHECKING
 
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.economics import price
-from groundplan.economics.prices.provider_usage import MAX_TOKENS
-from groundplan.economics.prices.provider_usage import ChatUsage as ReportedUsage
 from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
     from groundplan.gateway.call.ask import Ask
 
-__all__ = [
-    "BYTES_PER_TOKEN", "MAX_TOKENS", "ReportedUsage", "answer_cost", "cost_bound", "input_bound", "priced_features",
-    "service_class", "text_bound", "unnamed_class_rates",
-]  # fmt: skip
 BYTES_PER_TOKEN = 4
 """Of usual English text; only to estimate what a call is likely to use, never for a bound on its cost."""
 _BATCH_FEATURE = frozenset({price.BATCH})
@@ -81,9 +75,8 @@ def cost_bound(ask: Ask, deployment: Deployment, input_tokens: int, output_token
     own = price.cost_bound(rates, input_tokens, output_tokens, ask.images, unnamed_class(ask, deployment))
     if service == price.STANDARD or rates.priority is None:
         return own
-    return max(
-        own, price.cost_bound(rates.priority, input_tokens, output_tokens, ask.images)
-    )  # whichever tier it names
+    # whichever tier the answer names
+    return max(own, price.cost_bound(rates.priority, input_tokens, output_tokens, ask.images))
 
 
 def priced_features(deployment: Deployment) -> frozenset[str]:

@@ -74,7 +74,7 @@ def call_span(call: UUID) -> bytes:
     return _id(call, b"call")
 
 
-def step_span(call: UUID, step: str, time: int = 1) -> bytes:
+def step_span(call: UUID, step: str, time: int) -> bytes:
     """Id of the span of one step, taken for the `time`th time: a cache is read twice, a tool called any number of
     times."""
     return _id(call, b"step " + step.encode() if time == 1 else b"step %d %b" % (time, step.encode()))

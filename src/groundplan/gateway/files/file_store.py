@@ -97,9 +97,7 @@ async def list_page(
     return [StoredFile(*row) for row in await (await connection.execute(query, parameters)).fetchall()]
 
 
-async def find_many(
-    connection: Connection, workload: str, ids: Sequence[UUID], person: str | None = None
-) -> list[StoredFile]:
+async def find_many(connection: Connection, workload: str, ids: Sequence[UUID], person: str | None) -> list[StoredFile]:
     """Those of the files `ids` of a workload that are not deleted, newest first; `person` as in `find`."""
     query: LiteralString = f"""SELECT {_COLUMNS} FROM api_file
         WHERE id = ANY(%(ids)s) AND workload = %(workload)s AND purpose <> ALL(%(not)s) AND {_PRESENT} AND {_VISIBLE}

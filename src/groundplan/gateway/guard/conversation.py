@@ -148,8 +148,7 @@ class ConversationGuard:
         """Add findings since the last call to the worker's counts."""
         self._call_guard.record_findings(exchange)
 
-    # input
-    # ----------------------------------------------------------------------------------------------------------------
+    # input ------------------------------------------------------------------------------------------------------------
 
     def is_long(self, event: dict[str, Any], size: int) -> bool:
         """Whether the check of a client's event takes long."""
@@ -192,8 +191,7 @@ class ConversationGuard:
                 error.hint = 'Ask for text: output_modalities: ["text"]. ' + str(error.hint)
             raise error
 
-    # output
-    # ---------------------------------------------------------------------------------------------------------------
+    # output -----------------------------------------------------------------------------------------------------------
 
     def check_answered(self, data: bytes) -> list[bytes]:
         """See `ConversationGuards`."""

@@ -114,8 +114,7 @@ class CallGuardrails:
         self.call_rule = _CallRule(gateway, exchange, guard)
         self._gateway = gateway
 
-    # input
-    # ----------------------------------------------------------------------------------------------------------------
+    # input ------------------------------------------------------------------------------------------------------------
 
     def check_body(self, exchange: Exchange) -> None:
         """Check the body, and mask it if declared. Touches nothing but this call. Raises `Denied`, `Invalid`."""
@@ -203,8 +202,7 @@ class CallGuardrails:
         except Refused:
             return ""
 
-    # output
-    # ---------------------------------------------------------------------------------------------------------------
+    # output -----------------------------------------------------------------------------------------------------------
 
     @property
     def needs_whole_answer(self) -> bool:
@@ -375,8 +373,7 @@ class CallGuardrails:
         if not self.guard.shadow:
             raise refusal_error(Refusal(place, check, kind))
 
-    # reporting
-    # ------------------------------------------------------------------------------------------------------------
+    # reporting --------------------------------------------------------------------------------------------------------
 
     def report(self) -> list[dict[str, Any]]:
         """The findings, for the `groundplan` object of the answer."""

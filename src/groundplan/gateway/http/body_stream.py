@@ -85,8 +85,7 @@ class BodyStream:
         self.received_bytes = 0
         """Bytes received so far."""
 
-    # called by the connection
-    # --------------------------------------------------------------------------------------------
+    # called by the connection -----------------------------------------------------------------------------------------
 
     def feed(self, data: bytes) -> None:
         self._chunks.append(data)
@@ -106,8 +105,7 @@ class BodyStream:
         self._failure = self._failure or body_error(refusal)
         self._wake()
 
-    # called by the handler
-    # -----------------------------------------------------------------------------------------------
+    # called by the handler --------------------------------------------------------------------------------------------
 
     async def read(self) -> bytes:
         """The next bytes; empty at the end. Raises `Invalid`."""

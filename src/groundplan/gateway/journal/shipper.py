@@ -236,7 +236,7 @@ def run(
 
 
 def _run_connected(
-    conn: Conn, stop: threading.Event, shipper: Shipper, progress: ShippingProgress, hurry: float = 0.0
+    conn: Conn, stop: threading.Event, shipper: Shipper, progress: ShippingProgress, hurry: float
 ) -> None:
     """With one connection; what is in memory is thrown away with it, so that a failure needs no unwinding. Until
     `hurry` no round waits for an idle core."""

@@ -86,14 +86,14 @@ class McpApi:
         """Answer one request. Never raises: every error is sent to the client."""
         try:
             await self._handle(request, response)
-        except GroundplanError as error:
-            if not response.started:
-                status, data, lines = errors.error_response(error)
-                response.send(status, data, lines)
+            return
+        except GroundplanError as caught:
+            error = caught
         except Exception:  # noqa: BLE001 -- the boundary of one request: the worker and its calls go on
-            failed = errors.log_internal_error(_log, "/mcp", response)
-            if not response.started:
-                response.send(*errors.error_response(failed))
+            error = errors.log_internal_error(_log, "/mcp", response)
+        if not response.started:
+            response.send(*errors.error_response(error))
+        del error  # it references this frame: together they would stay until the next garbage collection
 
     async def _handle(self, request: Request, response: Response) -> None:
         if request.method != b"POST":

@@ -97,12 +97,7 @@ def _parse_changes(rows: Iterable[tuple[Any, ...]]) -> Changes | None:
 
 
 async def load_keys(
-    connection: Connection,
-    known: Policy,
-    changes: Changes | None,
-    seconds: float,
-    *,
-    ended_before: float = float("-inf"),
+    connection: Connection, known: Policy, changes: Changes | None, seconds: float, *, ended_before: float
 ) -> Keys:
     """The keys after `changes` to those of the `known` policy; if any are loaded, without those that ended before
     `ended_before` (seconds since the epoch). Each statement may take `seconds`. Raises psycopg.Error, TimeoutError."""

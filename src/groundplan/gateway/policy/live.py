@@ -133,8 +133,8 @@ class LiveView:
         self._clocks_differ = False
         """This machine's clock and PostgreSQL's differ, which was logged."""
 
-    # for the request path
-    # -------------------------------------------------------------------------------------------------
+    # for the request path ---------------------------------------------------------------------------------------------
+
     def age(self, now: float | None = None) -> float:
         """Seconds since the database last confirmed that `policy` is the newest, by the clock that shows more: after a
         virtual machine was paused, only the wall clock shows it, once it is set right. `now`: the wall clock's time."""
@@ -191,8 +191,8 @@ class LiveView:
         if self.on_policy is not None:
             self.on_policy(self.policy)
 
-    # the task
-    # -------------------------------------------------------------------------------------------------------------
+    # the task ---------------------------------------------------------------------------------------------------------
+
     async def run(self) -> None:
         """Connect, follow, and connect again, until cancelled or fenced."""
         while not self.fenced.is_set():
@@ -404,8 +404,8 @@ class LiveView:
             found[workload].add(person)
         return found
 
-    # `kill` beside a gateway without PostgreSQL
-    # ---------------------------------------------------------------------------
+    # `kill` beside a gateway without PostgreSQL -----------------------------------------------------------------------
+
     def _read_file_kills(self) -> frozenset[str]:
         try:
             with open(self._kill_file, "rb") as file:  # noqa: PTH123 -- ten times a second, and nearly always in vain

@@ -50,9 +50,8 @@ def rest_request(ask: Ask, sent: SentAnswer, cap: int) -> Ask:
     request = continue_messages(ask, sent, cap)
     fields = dict(request.fields)
     if thinking_budget(ask) >= remaining_tokens(cap, sent):
-        del fields[
-            "thinking"
-        ]  # providers refuse a thinking budget as large as the cap; the tokens left are for the answer
+        # providers refuse a thinking budget as large as the cap; the tokens left are for the answer
+        del fields["thinking"]
     return replace(request, fields=fields, parsed=LazyTranslation(_encode(fields)))
 
 

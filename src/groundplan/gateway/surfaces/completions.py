@@ -14,10 +14,9 @@ import msgspec
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.economics.price import AUTO
-from groundplan.economics.prices.provider_usage import normalize_tier
+from groundplan.economics.prices.provider_usage import ChatUsage, normalize_tier
 from groundplan.gateway.caching.replay_forms import COMPLETIONS_REPLAY_FORMS
 from groundplan.gateway.call.ask import Ask, note_left_out
-from groundplan.gateway.call.pricing import ReportedUsage
 from groundplan.gateway.http.splicing import replace_fields
 from groundplan.gateway.http.sse import END, append_field, format_event
 from groundplan.gateway.surfaces.body import (
@@ -88,7 +87,7 @@ class _Choice(msgspec.Struct, frozen=True):
 
 class _Chunk(msgspec.Struct, frozen=True):
     choices: list[_Choice] = []
-    usage: ReportedUsage | None = None
+    usage: ChatUsage | None = None
     error: msgspec.Raw = NULL
 
 
@@ -243,7 +242,7 @@ class ByChatRelay(CompletionsRelay):
         return super()._feed(_encode(chunk))
 
 
-def _complete_report(report: ReportedUsage) -> ReportedUsage | None:
+def _complete_report(report: ChatUsage) -> ChatUsage | None:
     """A usage report with all three counts; as it is where one is missing, None where it is impossible."""
     used = report.usage()
     if used is None or None not in (report.prompt_tokens, report.completion_tokens, report.total_tokens):

@@ -10,6 +10,7 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
+from groundplan.economics.prices.provider_usage import ChatUsage
 from groundplan.gateway.caching.replay_forms import EMBEDDINGS_REPLAY_FORMS
 from groundplan.gateway.call import pricing
 from groundplan.gateway.call.ask import Ask
@@ -43,7 +44,7 @@ class _First(msgspec.Struct, frozen=True):
 
 class _Answer(msgspec.Struct, frozen=True):
     data: list[msgspec.Raw] | None = None
-    usage: pricing.ReportedUsage | None = None
+    usage: ChatUsage | None = None
 
 
 _encode = msgspec.json.Encoder().encode

@@ -11,7 +11,6 @@ from groundplan.core.errors import GroundplanError, Invalid, NotFound
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.identify import find_key
-from groundplan.gateway.http import errors
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.policy.client_address import check_network
 from groundplan.gateway.surfaces.messages import errors as messages_errors
@@ -44,12 +43,7 @@ def handle(gateway: Gateway, path: bytes, request: Request, response: Response) 
         check_method(request, (b"GET",))
         response.send(200, _encode(_answer(gateway, path, request, response.peer_address, anthropic=anthropic)))
     except GroundplanError as error:
-        told = (
-            messages_errors.error_response(error, request_id=response.request_id)
-            if anthropic
-            else errors.error_response(error)
-        )
-        response.send(*told)
+        messages_errors.send_error(response, error, anthropic=anthropic)
 
 
 def _answer(gateway: Gateway, path: bytes, request: Request, peer: str, *, anthropic: bool) -> dict[str, Any]:

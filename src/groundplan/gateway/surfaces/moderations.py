@@ -11,6 +11,7 @@ import msgspec
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
+from groundplan.economics.prices.provider_usage import ChatUsage
 from groundplan.gateway.call import pricing
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.surfaces.body import message_parts, read_fields
@@ -31,7 +32,7 @@ class _Moderation(msgspec.Struct, frozen=True):
 
 class _Answer(msgspec.Struct, frozen=True):
     results: list[msgspec.Raw] | None = None
-    usage: pricing.ReportedUsage | None = None
+    usage: ChatUsage | None = None
 
 
 _moderation = msgspec.json.Decoder(_Moderation)

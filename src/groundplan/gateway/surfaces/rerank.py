@@ -15,6 +15,7 @@ import msgspec
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.economics import price
+from groundplan.economics.prices.provider_usage import MAX_TOKENS, ChatUsage
 from groundplan.gateway.call import pricing
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.http.splicing import replace_fields
@@ -73,7 +74,7 @@ class _Answer(msgspec.Struct, frozen=True):
     results: list[_Result] | None = None
     data: msgspec.Raw = msgspec.Raw(b"null")
     """The results as Voyage, and older versions of Infinity, call them."""
-    usage: pricing.ReportedUsage | None = None
+    usage: ChatUsage | None = None
     meta: _Meta | None = None
 
 
@@ -172,14 +173,14 @@ def _usage(found: _Answer) -> Usage | None:
     billed, read = (found.meta.billed_units, found.meta.tokens) if found.meta is not None else (None, None)
     tokens = (billed.input_tokens or billed.total_tokens) if billed is not None else None
     tokens = tokens or (read.input_tokens if read is not None else None)
-    return Usage(input=int(tokens)) if tokens is not None and 0 <= tokens < pricing.MAX_TOKENS else None
+    return Usage(input=int(tokens)) if tokens is not None and 0 <= tokens < MAX_TOKENS else None
 
 
 def _billed_searches(found: _Answer) -> int:
     """The number of billed searches; 0 where it is not reported."""
     billed = found.meta.billed_units if found.meta is not None else None
     units = billed.search_units if billed is not None else None
-    return ceil(units) if units is not None and 0 < units < pricing.MAX_TOKENS else 0
+    return ceil(units) if units is not None and 0 < units < MAX_TOKENS else 0
 
 
 class Rerank(Interface):

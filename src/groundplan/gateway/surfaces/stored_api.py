@@ -55,8 +55,7 @@ async def handle(answer: Answer, gateway: Gateway, path: bytes, request: Request
     except Exception:  # noqa: BLE001 -- the boundary of one request: the worker and its calls go on
         error = errors.log_internal_error(_log, path.decode("latin-1"), response)
     if not response.started:  # otherwise it is unfinished, and the server cuts the connection
-        status, data, lines = errors.error_response(error)
-        response.send(status, data, lines)
+        response.send(*errors.error_response(error))
     del error  # it knows this frame: together they would keep the connection until garbage is looked for
 
 

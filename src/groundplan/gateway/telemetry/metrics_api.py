@@ -42,8 +42,7 @@ async def scrape(gateway: Gateway, request: Request, response: Response) -> None
         error = Denied(
             "metrics are for this machine by its own name, or with a token", code="metrics_denied", hint=hint
         )
-        status, data, lines = errors.error_response(error)
-        response.send(status, data, lines)
+        response.send(*errors.error_response(error))
         return
     own = await gather_families(gateway)
     text = render([("", own)]) if scrapes is None else await scrapes.render_all(own)

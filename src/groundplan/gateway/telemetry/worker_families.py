@@ -7,20 +7,22 @@ import importlib.metadata
 import os
 import platform
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from groundplan.core.money import PICO
 from groundplan.gateway.budgets.periods import current_key
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.files_by_id import HELD_BYTES
-from groundplan.gateway.telemetry.call_counters import TOKEN_CLASSES, AttemptSeries, CallSeries, Histogram, TokenLabels
+from groundplan.gateway.telemetry.call_counters import TOKEN_CLASSES, AttemptSeries, Histogram, TokenLabels
 from groundplan.gateway.telemetry.conventions import OPERATIONS, provider_and_model
 from groundplan.gateway.telemetry.exposition import Family, Labels, Sample, histogram_family, single_sample
 from groundplan.gateway.upstream.health import Health
 from groundplan.gateway.upstream.pressure import RANKS
 
 _PREFIX = "groundplan_gateway_"
+_CALL_LABELS = ("endpoint", "workload", "deployment")
 FIRST_TOKEN = "gen_ai_server_time_to_first_token_seconds"
 """OpenTelemetry's `gen_ai.server.time_to_first_token` as Prometheus writes it: a call as its client sees it."""
 _STATM = Path("/proc/self/statm")
@@ -40,70 +42,61 @@ async def gather_families(gateway: Gateway) -> list[Family]:
     return found
 
 
+def _counter(name: str, help_: str, value: float | list[Sample]) -> Family:
+    return _family(name, "counter", help_, value)
+
+
+def _gauge(name: str, help_: str, value: float | list[Sample]) -> Family:
+    return _family(name, "gauge", help_, value)
+
+
+def _family(name: str, type_: str, help_: str, value: float | list[Sample]) -> Family:
+    """A family of the worker; a value alone is a sample without labels."""
+    return Family(f"{_PREFIX}{name}", type_, help_, value if isinstance(value, list) else [Sample([], value)])
+
+
+def _histogram(name: str, help_: str, counted: Mapping[Labels, Histogram]) -> Family:
+    return histogram_family(f"{_PREFIX}{name}", help_, counted)
+
+
+def _samples(names: Sequence[str], counts: Mapping[Any, float]) -> list[Sample]:
+    """A sample for each tuple of label values, in their order."""
+    return [Sample(list(zip(names, map(str, values), strict=True)), count) for values, count in sorted(counts.items())]
+
+
 def _calls(gateway: Gateway) -> list[Family]:
-    calls = gateway.call_counters.calls
-    counted = [
-        Sample(
-            [
-                ("endpoint", endpoint), ("workload", workload), ("deployment", deployment), ("status", status),
-                ("code", str(code)),
-            ],
-            series.count,
-        )
-        for (endpoint, workload, deployment, status, code), series in sorted(calls.items())
-    ]  # fmt: skip
-    duration = _merge_histograms(((_call_labels(labels), series.duration) for labels, series in _successful(calls)))
-    first = _merge_histograms(((_call_labels(labels), series.first_byte) for labels, series in _successful(calls)))
-    tokens = _merge_histograms(
-        (_genai_labels(labels), series) for labels, series in gateway.call_counters.first_tokens.items()
-    )
-    cached = [
-        Sample([("workload", workload), ("result", result)], count)
-        for (workload, result), count in sorted(gateway.call_counters.cache_hits.items())
-    ]
-    grounded = [
-        Sample([("workload", workload), ("result", result)], count)
-        for (workload, result), count in sorted(gateway.call_counters.searches.items())
-    ]
-    cited = [
-        Sample([("workload", workload), ("result", result)], count)
-        for (workload, result), count in sorted(gateway.call_counters.citations.items())
-    ]
-    saved = [
-        Sample([("workload", workload)], amount / PICO)
-        for workload, amount in sorted(gateway.call_counters.saved_picodollars.items())
-    ]
+    counters = gateway.call_counters
+    calls = {labels: series.count for labels, series in counters.calls.items()}
+    answered = [(_call_labels(labels[:3]), series) for labels, series in counters.calls.items() if labels[3] == "ok"]
+    duration = _merge_histograms((labels, series.duration) for labels, series in answered)
+    first = _merge_histograms((labels, series.first_byte) for labels, series in answered)
+    tokens = _merge_histograms((_genai_labels(labels), series) for labels, series in counters.first_tokens.items())
+    saved = {(workload,): amount / PICO for workload, amount in counters.saved_picodollars.items()}
+    results = ("workload", "result")
     return [
-        Family(f"{_PREFIX}calls_total", "counter", "Calls that have ended.", counted),
-        histogram_family(
-            f"{_PREFIX}call_duration_seconds",
-            "Time of answered calls, from their first byte in to the last out.",
-            duration,
+        _counter("calls_total", "Calls that have ended.", _samples((*_CALL_LABELS, "status", "code"), calls)),
+        _histogram(
+            "call_duration_seconds", "Time of answered calls, from their first byte in to the last out.", duration
         ),
-        histogram_family(
-            f"{_PREFIX}first_byte_seconds", "Time of answered calls, to the first byte of the answer.", first
-        ),
+        _histogram("first_byte_seconds", "Time of answered calls, to the first byte of the answer.", first),
         histogram_family(FIRST_TOKEN, "Time to the first chunk of calls that a model answered with a stream.", tokens),
-        Family(f"{_PREFIX}cache_hits_total", "counter", "Calls that were answered without a model.", cached),
-        Family(f"{_PREFIX}grounded_calls_total", "counter", "Calls for which sources were searched.", grounded),
-        Family(
-            f"{_PREFIX}citations_total",
-            "counter",
-            "Citations in answers, by whether their passage supports them.",
-            cited,
+        _counter(
+            "cache_hits_total", "Calls that were answered without a model.", _samples(results, counters.cache_hits)
         ),
-        Family(f"{_PREFIX}cache_saved_usd_total", "counter", "What cached answers would have cost again.", saved),
+        _counter(
+            "grounded_calls_total", "Calls for which sources were searched.", _samples(results, counters.searches)
+        ),
+        _counter(
+            "citations_total",
+            "Citations in answers, by whether their passage supports them.",
+            _samples(results, counters.citations),
+        ),
+        _counter("cache_saved_usd_total", "What cached answers would have cost again.", _samples(("workload",), saved)),
     ]
-
-
-def _successful(
-    calls: dict[tuple[str, str, str, str, int], CallSeries],
-) -> Iterable[tuple[tuple[str, ...], CallSeries]]:
-    return [(labels[:3], series) for labels, series in calls.items() if labels[3] == "ok"]
 
 
 def _call_labels(labels: tuple[str, ...]) -> Labels:
-    return tuple(zip(("endpoint", "workload", "deployment"), labels, strict=True))
+    return tuple(zip(_CALL_LABELS, labels, strict=True))
 
 
 def _genai_labels(labels: TokenLabels) -> Labels:
@@ -140,11 +133,8 @@ def _attempts(gateway: Gateway) -> list[Family]:
     attempts = gateway.call_counters.attempts
 
     def counter(name: str, help_: str, value: Callable[[AttemptSeries], float]) -> Family:
-        samples = [
-            Sample([("workload", workload), ("deployment", deployment), ("outcome", outcome)], value(series))
-            for (workload, deployment, outcome), series in sorted(attempts.items())
-        ]
-        return Family(f"{_PREFIX}{name}", "counter", help_, samples)
+        counts = {labels: value(series) for labels, series in attempts.items()}
+        return _counter(name, help_, _samples(("workload", "deployment", "outcome"), counts))
 
     tokens: dict[tuple[str, str, str], int] = {}
     for (workload, deployment, _), series in attempts.items():
@@ -152,10 +142,7 @@ def _attempts(gateway: Gateway) -> list[Family]:
             if count:
                 key = (workload, deployment, token_class)
                 tokens[key] = tokens.get(key, 0) + count
-    counted = [
-        Sample([("workload", workload), ("deployment", deployment), ("class", token_class)], count)
-        for (workload, deployment, token_class), count in sorted(tokens.items())
-    ]
+    counted = _samples(("workload", "deployment", "class"), tokens)
     duration = _merge_histograms(
         ((("deployment", name),), series.duration) for (_, name, _), series in attempts.items()
     )
@@ -168,9 +155,9 @@ def _attempts(gateway: Gateway) -> list[Family]:
             "Attempts whose provider reported no usage: the gateway counted it.",
             lambda series: series.estimated,
         ),
-        Family(f"{_PREFIX}tokens_total", "counter", "Tokens by class; input and output contain the others.", counted),
-        histogram_family(f"{_PREFIX}attempt_duration_seconds", "Time of attempts at a deployment.", duration),
-        histogram_family(f"{_PREFIX}queue_seconds", "Time from the first byte of a call to its first attempt.", queue),
+        _counter("tokens_total", "Tokens by class; input and output contain the others.", counted),
+        _histogram("attempt_duration_seconds", "Time of attempts at a deployment.", duration),
+        _histogram("queue_seconds", "Time from the first byte of a call to its first attempt.", queue),
     ]
 
 
@@ -189,44 +176,22 @@ def _state(gateway: Gateway) -> list[Family]:
     flexible = [d.name for d in catalog.blueprint.deployments if d.rates.flex is not None] if catalog else []
     word = "1 for the current state of the breaker of a deployment"
     return [
-        Family(
-            f"{_PREFIX}breaker_state",
-            "gauge",
-            f"{word}, as seen by a worker.",
-            _breakers(gateway, gateway.health, names),
-        ),
-        Family(
-            f"{_PREFIX}flex_breaker_state",
-            "gauge",
+        _gauge("breaker_state", f"{word}, as seen by a worker.", _breakers(gateway, gateway.health, names)),
+        _gauge(
+            "flex_breaker_state",
             f"{word} for calls at the service tier flex.",
             _breakers(gateway, gateway.flex_health, flexible),
         ),
-        single_sample(f"{_PREFIX}ready", "gauge", "1 while the worker accepts new calls.", int(gateway.ready)),
-        single_sample(f"{_PREFIX}running", "gauge", "Calls that have not ended.", gateway.running_calls),
-        single_sample(f"{_PREFIX}streams", "gauge", "Streams that are open.", gateway.call_counters.open_streams),
-        single_sample(
-            f"{_PREFIX}open_reservations",
-            "gauge",
-            "Reservations that are not settled.",
-            gateway.slices.open_reservations,
-        ),
-        single_sample(
-            f"{_PREFIX}policy_age_seconds", "gauge", "Time since live policy was confirmed.", min(live.age(), 1e9)
-        ),
-        single_sample(f"{_PREFIX}policy_number", "gauge", "Number of the live policy in use.", live.policy.number),
-        single_sample(
-            f"{_PREFIX}blueprint", "gauge", "Number of the blueprint in use.", catalog.number if catalog else 0
-        ),
-        single_sample(
-            f"{_PREFIX}content_lost_total",
-            "counter",
-            "Calls whose content could not be kept.",
-            gateway.call_counters.content_lost,
-        ),
-        single_sample(f"{_PREFIX}cache_answers", "gauge", "Cached answers in memory.", len(gateway.answer_cache)),
-        single_sample(
-            f"{_PREFIX}cache_bytes", "gauge", "Size of the cached answers in memory.", gateway.answer_cache.size
-        ),
+        _gauge("ready", "1 while the worker accepts new calls.", int(gateway.ready)),
+        _gauge("running", "Calls that have not ended.", gateway.running_calls),
+        _gauge("streams", "Streams that are open.", gateway.call_counters.open_streams),
+        _gauge("open_reservations", "Reservations that are not settled.", gateway.slices.open_reservations),
+        _gauge("policy_age_seconds", "Time since live policy was confirmed.", min(live.age(), 1e9)),
+        _gauge("policy_number", "Number of the live policy in use.", live.policy.number),
+        _gauge("blueprint", "Number of the blueprint in use.", catalog.number if catalog else 0),
+        _counter("content_lost_total", "Calls whose content could not be kept.", gateway.call_counters.content_lost),
+        _gauge("cache_answers", "Cached answers in memory.", len(gateway.answer_cache)),
+        _gauge("cache_bytes", "Size of the cached answers in memory.", gateway.answer_cache.size),
         *_load(gateway),
     ]
 
@@ -246,40 +211,21 @@ def _load(gateway: Gateway) -> list[Family]:
         for state in dict.fromkeys(_KEY_STATES.values())
     ]
     return [
-        Family(f"{_PREFIX}deployment_running", "gauge", "Calls that run at a deployment.", running),
-        Family(
-            f"{_PREFIX}deployment_most",
-            "gauge",
-            "Limit of the calls that run at a deployment, declared or learned.",
-            most,
-        ),
-        Family(
-            f"{_PREFIX}deployment_keys",
-            "gauge",
-            "Keys of a deployment that has several, by state, as seen by a worker.",
-            keys,
-        ),
-        single_sample(
-            f"{_PREFIX}queued", "gauge", "Calls that wait for room at a deployment.", gateway.loads.queued_calls
-        ),
-        single_sample(
-            f"{_PREFIX}waiting",
-            "gauge",
+        _gauge("deployment_running", "Calls that run at a deployment.", running),
+        _gauge("deployment_most", "Limit of the calls that run at a deployment, declared or learned.", most),
+        _gauge("deployment_keys", "Keys of a deployment that has several, by state, as seen by a worker.", keys),
+        _gauge("queued", "Calls that wait for room at a deployment.", gateway.loads.queued_calls),
+        _gauge(
+            "waiting",
             "Calls that wait to begin, as more arrived than the worker can begin at once.",
             gateway.pressure.backlog.waiting,
         ),
-        single_sample(
-            f"{_PREFIX}loop_lag_seconds",
-            "gauge",
+        _gauge(
+            "loop_lag_seconds",
             "Least delay of the event loop in the last moments: how late the worker is.",
             max(0.0, gateway.pressure.lag),
         ),
-        Family(
-            f"{_PREFIX}shedding",
-            "gauge",
-            "1 while calls of a priority are refused because the worker is overloaded.",
-            refused,
-        ),
+        _gauge("shedding", "1 while calls of a priority are refused because the worker is overloaded.", refused),
     ]
 
 
@@ -297,48 +243,25 @@ def _memory(gateway: Gateway) -> list[Family]:
         Sample([(name, "worker")], gateway.pressure.refused_calls),
     ]
     return [
-        Family(f"{_PREFIX}room_bytes", "gauge", "Memory in use, by what it is for.", used),
-        Family(f"{_PREFIX}room_most_bytes", "gauge", "Limit of the memory, by what it is for.", most),
-        Family(
-            f"{_PREFIX}room_refused_total",
-            "counter",
-            "Calls refused for lack of room, by where it was missing.",
-            refused,
-        ),
-        single_sample(f"{_PREFIX}room_waiting", "gauge", "Large answers that wait for room.", room.waiting_count),
+        _gauge("room_bytes", "Memory in use, by what it is for.", used),
+        _gauge("room_most_bytes", "Limit of the memory, by what it is for.", most),
+        _counter("room_refused_total", "Calls refused for lack of room, by where it was missing.", refused),
+        _gauge("room_waiting", "Large answers that wait for room.", room.waiting_count),
     ]
 
 
 def _journal(gateway: Gateway) -> list[Family]:
     journal, counted = gateway.journal, gateway.journal.counters
     return [
-        single_sample(
-            f"{_PREFIX}journal_healthy",
-            "gauge",
-            "0 once a write or a sync of the journal has failed.",
-            int(journal.healthy),
-        ),
-        single_sample(
-            f"{_PREFIX}journal_lag_bytes",
-            "gauge",
-            "Written bytes that are not known to be on the disk yet.",
-            journal.lag_bytes,
-        ),
-        single_sample(
-            f"{_PREFIX}journal_open_calls", "gauge", "Calls whose end is not in the journal yet.", journal.open_calls
-        ),
-        single_sample(f"{_PREFIX}journal_records_total", "counter", "Records written to the journal.", counted.records),
-        single_sample(f"{_PREFIX}journal_bytes_total", "counter", "Bytes written to the journal.", counted.bytes),
-        single_sample(f"{_PREFIX}journal_syncs_total", "counter", "Syncs of the journal to the disk.", counted.syncs),
-        single_sample(
-            f"{_PREFIX}journal_dropped_total",
-            "counter",
-            "Refused calls that the full journal could not record.",
-            counted.dropped,
-        ),
-        single_sample(
-            f"{_PREFIX}journal_shortened_total",
-            "counter",
+        _gauge("journal_healthy", "0 once a write or a sync of the journal has failed.", int(journal.healthy)),
+        _gauge("journal_lag_bytes", "Written bytes that are not known to be on the disk yet.", journal.lag_bytes),
+        _gauge("journal_open_calls", "Calls whose end is not in the journal yet.", journal.open_calls),
+        _counter("journal_records_total", "Records written to the journal.", counted.records),
+        _counter("journal_bytes_total", "Bytes written to the journal.", counted.bytes),
+        _counter("journal_syncs_total", "Syncs of the journal to the disk.", counted.syncs),
+        _counter("journal_dropped_total", "Refused calls that the full journal could not record.", counted.dropped),
+        _counter(
+            "journal_shortened_total",
             "Calls whose sources or route the full journal could not record.",
             counted.shortened,
         ),
@@ -358,15 +281,9 @@ def _budgets(gateway: Gateway) -> list[Family]:
         slices.append(Sample(labels, max(0, gateway.slices.available(name, period)) / PICO))
         left.append(Sample(labels, max(0, gateway.live.remaining(budget, period)) / PICO))
     return [
-        Family(
-            f"{_PREFIX}slice_available_usd",
-            "gauge",
-            "What this worker may spend of a budget without asking PostgreSQL.",
-            slices,
-        ),
-        Family(
-            f"{_PREFIX}budget_remaining_usd",
-            "gauge",
+        _gauge("slice_available_usd", "What this worker may spend of a budget without asking PostgreSQL.", slices),
+        _gauge(
+            "budget_remaining_usd",
             "What is left of a budget beside what other workers hold, as this worker knows it.",
             left,
         ),

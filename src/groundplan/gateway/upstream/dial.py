@@ -151,9 +151,8 @@ async def open_connection(
         {"host": host, "port": port} if is_ip_address(host) else {"sock": await open_socket(loop, host, port)}
     )
     transport, protocol = await loop.create_connection(protocol_factory, **target, ssl=tls, server_hostname=server_name)
-    enable_keepalive(
-        transport.get_extra_info("socket")
-    )  # a model may think for longer than networks remember silent connections
+    # a model may think for longer than networks remember silent connections
+    enable_keepalive(transport.get_extra_info("socket"))
     return transport, protocol
 
 

@@ -305,7 +305,7 @@ def is_sealed_elsewhere(status: int, data: bytes) -> bool:
     return error is not None and (error.code == _SEALED_CODE or error.message.startswith(_SEALED_MESSAGES))
 
 
-def is_too_long_message(message: str, code: object = None) -> bool:
+def is_too_long_message(message: str, code: object) -> bool:
     """Whether an error message is about how much the model can read."""
     return code in TOO_LONG_CODES or message.startswith(_TOO_LONG_MESSAGES) or _match_token_count(message) is not None
 
@@ -331,7 +331,7 @@ def _parse_error(data: bytes) -> _Error | None:
     return _Error(message) if message else None
 
 
-def status_of_message(message: str, code: object = None) -> int:
+def status_of_message(message: str, code: object) -> int:
     """The status that an error with this message or code should have; 0: it is about the request."""
     if isinstance(code, str) and code in _CODE_STATUSES:
         return _CODE_STATUSES[code]

@@ -52,7 +52,7 @@ class Target:
             body,
         )
 
-    def upload_head(self, path: bytes, content_type: bytes, request_id: bytes, extra_lines: bytes = b"") -> bytes:
+    def upload_head(self, path: bytes, content_type: bytes, request_id: bytes, extra_lines: bytes) -> bytes:
         """The head of a POST request whose body follows in chunks."""
         return (
             b"POST %b%b HTTP/1.1\r\nhost: %b\r\n%buser-agent: groundplan\r\ncontent-type: %b\r\n"

@@ -197,9 +197,8 @@ async def _await_first(
                 _settle_loser(gateway, exchange, attempt, failure)
                 other_status = failure.status
                 if failure.has_other_key or failure.stale_connection or failure.mismatch == "sealed":
-                    candidates.append(
-                        attempt.deployment
-                    )  # it may be healthy: tried again when the other one fails, too
+                    # it may be healthy: tried again when the other one fails, too
+                    candidates.append(attempt.deployment)
                 continue
             if isinstance(failure, GroundplanError) and running:
                 _settle_error(gateway, attempt)  # such as a stop while it connected: the other one was sent before

@@ -99,9 +99,8 @@ class AttemptSequence:
         if not waiting or gateway.live.policy.kills or not self._health.is_closed(waiting[0].name):
             return None
         deployment = waiting[0]
-        if (
-            self._attempts_made or exchange.waited_seconds or exchange.parent_call
-        ):  # a sub-call may use an older blueprint
+        # a sub-call may use an older blueprint
+        if self._attempts_made or exchange.waited_seconds or exchange.parent_call:
             return None
         if exchange.reservation is None or not gateway.loads.of(deployment).has_room:
             return None

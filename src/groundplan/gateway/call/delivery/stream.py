@@ -388,9 +388,7 @@ def _stream_broken(failure: Exception) -> StreamBroken:
     return broken
 
 
-async def break_off(
-    gateway: Gateway, exchange: Exchange, relay: Relay, reason: str, code: str = "stream_broken"
-) -> None:
+async def break_off(gateway: Gateway, exchange: Exchange, relay: Relay, reason: str, code: str) -> None:
     """End a stream of which the client has a part with a well-formed error event.
 
     Audio has no place for an error: there the connection is cut, so that it does not look complete.

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from groundplan.core.ids import new_id
-from groundplan.gateway.call.pricing import ReportedUsage
+from groundplan.economics.prices.provider_usage import ChatUsage
 from groundplan.gateway.surfaces.chat.annotations import ANNOTATIONS_LEFT_OUT, UrlCitation, has_others, listed_pages
 from groundplan.gateway.surfaces.chat.chunk import NULL, json_size
 from groundplan.gateway.surfaces.codec import Malformed
@@ -202,7 +202,7 @@ class _Answer(msgspec.Struct, frozen=True):
     reported_id: Any = msgspec.field(default="", name="id")
     reported_model: Any = msgspec.field(default="", name="model")
     reported_created: Any = msgspec.field(default=0, name="created")
-    usage: ReportedUsage | None = None
+    usage: ChatUsage | None = None
     service_tier: Any = None
     system_fingerprint: Any = None
     reported_left_out: Any = msgspec.field(default=None, name="left_out")

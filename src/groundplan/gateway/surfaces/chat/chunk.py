@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from groundplan.gateway.call.pricing import ReportedUsage
+from groundplan.economics.prices.provider_usage import ChatUsage
 from groundplan.gateway.http.surrogates import replace_surrogates
 
 NULL = msgspec.Raw(b"null")
@@ -53,7 +53,7 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
     """One `chat.completion.chunk`, as far as the gateway needs it."""
 
     choices: list[_Choice] = []
-    usage: ReportedUsage | None = None
+    usage: ChatUsage | None = None
     error: msgspec.Raw = NULL
     service_tier: Any = None
 

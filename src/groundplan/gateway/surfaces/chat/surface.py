@@ -14,7 +14,7 @@ from msgspec.structs import replace
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Invalid
 from groundplan.economics.price import AUTO, FLEX, PRIORITY, STANDARD, cost_bound
-from groundplan.economics.prices.provider_usage import normalize_tier
+from groundplan.economics.prices.provider_usage import ChatUsage, normalize_tier
 from groundplan.gateway.caching.replay_forms import CHAT_REPLAY_FORMS
 from groundplan.gateway.call import pricing
 from groundplan.gateway.call.ask import Ask, note_left_out
@@ -101,7 +101,7 @@ class _EndedChoice(msgspec.Struct, frozen=True, gc=False):
 
 class _Answer(msgspec.Struct, frozen=True):
     choices: list[_EndedChoice] | None = None
-    usage: pricing.ReportedUsage | None = None
+    usage: ChatUsage | None = None
     service_tier: Any = None
 
 
@@ -269,9 +269,8 @@ class OpenAIChat:
         """The caller's fields with model, cap, include_usage and leading system messages spliced in."""
         changes: dict[str, bytes | None] = {"model": _encode(deployment.upstream_model)}
         field = deployment.cap_field
-        if (
-            ask.cap != cap or field not in ask.fields or _OTHER_CAP_FIELD[field] in ask.fields
-        ):  # else it stays as it came
+        # a cap that needs no change stays as it came
+        if ask.cap != cap or field not in ask.fields or _OTHER_CAP_FIELD[field] in ask.fields:
             changes |= dict.fromkeys([name for name in _OTHER_CAP_FIELD if name in ask.fields])
             changes[field] = b"%d" % cap
         if ask.stream and providers.is_mistral_api(deployment):

@@ -51,6 +51,13 @@ def error_response(error: GroundplanError, call_id: str = "", request_id: str = 
     return status, error_body(error, call_id or request_id), lines
 
 
+def send_error(response: Response, error: GroundplanError, *, anthropic: bool) -> None:
+    """Answer a request that is no call with an error, in Anthropic's shape or in OpenAI's."""
+    response.send(
+        *(error_response(error, request_id=response.request_id) if anthropic else errors.error_response(error))
+    )
+
+
 def is_anthropic_request(request: Request) -> bool:
     """Whether a request, perhaps read only in part, is from a client of Anthropic's API."""
     return request.target.startswith(_PATH) or b"anthropic-version" in request.headers

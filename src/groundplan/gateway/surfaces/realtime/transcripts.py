@@ -232,9 +232,8 @@ class Transcripts:
         if exchange is None:
             if failed or self._admitted is None or self.deployment is None:
                 return None
-            exchange = charge_unreserved(
-                self._gateway, self._admitted, self.deployment
-            )  # nothing was reserved for this turn
+            # nothing was reserved for this turn
+            exchange = charge_unreserved(self._gateway, self._admitted, self.deployment)
         used = _usage_of(exchange.deployment, item)
         if failed:
             await settle_response(self._gateway, exchange, "failed" if used else "not_billed", used, "upstream_failed")
