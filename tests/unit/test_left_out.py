@@ -21,6 +21,7 @@ from tests.unit.raw_upstream import (
     raw_upstream_rig,
     tcp_server,
 )
+from tests.unit.test_cached_answers import CACHE, facts_with_cache_control
 from tests.unit.test_gateway_cascade import SCHEMA, declared
 
 from groundplan.core.endpoints import announce
@@ -127,3 +128,27 @@ async def test_a_first_try_of_a_cascade_leaves_out_only_of_its_own_answer(
         facts = facts_of(reply.body) if stream else reply.json["groundplan"]
         assert facts["deployment"] == ("small" if passes else "large")
         assert facts.get("left_out") == (["answer.citations"] if passes else None)
+
+
+async def test_a_new_answer_to_a_cached_request_leaves_out_only_of_its_own(tmp_path: Path) -> None:
+    choice = {"index": 0, "message": {"role": "assistant", "content": "yes"}, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 5, "completion_tokens": 3, "total_tokens": 8}
+    left_out = [{"left_out": ["answer.citations"]}, {}]
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        while await reader.readline():
+            head = await reader.readuntil(b"\r\n\r\n")
+            await reader.readexactly(int(head.lower().partition(b"content-length: ")[2].split()[0]))
+            writer.write(json_response(completion_body(choices=[choice], usage=usage, **left_out.pop(0))))
+
+    cached = {"assistant": {"cache": CACHE}}
+    async with (
+        tcp_server(serve) as port,
+        call_rig(tmp_path, ["one"], more={"one": {"api": "gemini"}}, workloads=cached) as rig,
+    ):
+        announce(Home(tmp_path), SERVICE, f"http://127.0.0.1:{port}", "token")
+        facts = [(await rig.chat()).json["groundplan"] for _ in range(3)]
+        facts.append(await facts_with_cache_control(rig, "no-cache"))
+        facts.append((await rig.chat()).json["groundplan"])
+    assert [each["cache"] for each in facts] == ["none", "exact", "exact", "none", "exact"]
+    assert [each.get("left_out") for each in facts] == [["answer.citations"]] * 3 + [None] * 2

@@ -23,7 +23,7 @@ from groundplan.gateway.caching.confirm import confirm
 from groundplan.gateway.caching.entry import FAILED, STORED, UNFIT, Entry, Flight, Key
 from groundplan.gateway.caching.replay_forms import ReplayForms
 from groundplan.gateway.call import admit, limits, settle
-from groundplan.gateway.call.ask import note_left_out
+from groundplan.gateway.call.ask import fork_ask
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.delivery.stream import EVENT_STREAM
 from groundplan.gateway.call.delivery.to_client import send_all, send_stream
@@ -292,7 +292,7 @@ async def send_cached(
     exchange.deployment = _deployment_of(exchange, entry)
     exchange.passages = list(entry.passages)
     if entry.left_out and exchange.ask is not None:
-        note_left_out(exchange.ask, entry.left_out)
+        exchange.ask = fork_ask(exchange.ask, entry.left_out)
     gateway.live.record_person(workload.name, exchange.person)
     content.start_collecting(exchange, workload)
     left = settle.remaining_budget(gateway, exchange)
@@ -403,8 +403,8 @@ def _entry_of(gateway: Gateway, exchange: Exchange, flight: Flight) -> Entry | N
     if not all(passage.chunk for passage in passages):
         return None
     subjects = subjects_of_answer(exchange)
-    if not policy.kills.isdisjoint(subjects):
-        return None
+    if not policy.kills.isdisjoint(subjects) or (exchange.person and exchange.person not in policy.active):
+        return None  # stopped, or its person left, while the call was in progress
     now = gateway.clock.seconds()
     return Entry(
         key=(flight.key[0], flight.events is not None),

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from groundplan.gateway.call.ask import Ask
+from groundplan.gateway.call.ask import Ask, fork_ask
 from groundplan.gateway.call.exchange import Exchange
 
 MAX_BODY_BYTES = 16 << 10
@@ -63,7 +63,8 @@ class KnownRequests:
         by = _request_key(exchange)
         if by in self._known:
             return
-        self._known[by] = KnownRequest(ask, exchange.body_digest)
+        # what the cached answer left out says nothing of the next one
+        self._known[by] = KnownRequest(fork_ask(ask) if ask.left_out else ask, exchange.body_digest)
         self._size += _counted_bytes(body)
         while self._size > MAX_BYTES:
             oldest = next(iter(self._known))

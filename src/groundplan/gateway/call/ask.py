@@ -106,5 +106,5 @@ def reset_left_out(ask: Ask, names: frozenset[str]) -> None:
 
 
 def fork_ask(ask: Ask, names: frozenset[str] = NO_NAMES) -> Ask:
-    """A copy for an attempt beside another one, of whose answer only `names` are left out so far."""
+    """A copy for an answer of its own, of which only `names` are left out so far."""
     return replace(ask, left_out=None if ask.left_out is None and not names else set(names))

@@ -16,7 +16,7 @@ from groundplan.gateway.caching import cache
 from groundplan.gateway.caching.idempotency import IDEMPOTENCY_KEY, KeptAnswer
 from groundplan.gateway.caching.idempotent_calls import check_replay, claim_idempotency_key, find_replay
 from groundplan.gateway.call import admit, limits, settle, stored_answers, trace
-from groundplan.gateway.call.ask import Ask
+from groundplan.gateway.call.ask import Ask, fork_ask
 from groundplan.gateway.call.attempts import probe_turn
 from groundplan.gateway.call.attempts.attempt import Attempt
 from groundplan.gateway.call.attempts.failure import NO_PATH_STATUSES
@@ -259,6 +259,8 @@ async def _accept_background(
 
 def _record_admitted(gateway: Gateway, exchange: Exchange, workload: Workload) -> None:
     """Count an admitted call for its person, and start recording its content where that is kept or compared."""
+    if exchange.body_digest and exchange.ask is not None:  # equal requests may share it, and its answer is noted in it
+        exchange.ask = fork_ask(exchange.ask)
     if exchange.person:
         gateway.live.record_person(workload.name, exchange.person)
     if workload.keep is not None:
