@@ -589,19 +589,6 @@ async def test_lines_without_result_of_an_ended_order_are_charged_at_their_bound
     assert await world.settled_attempts() == (4, 4 * LINE)
 
 
-async def test_files_at_the_provider_are_deleted_although_the_worker_is_killed(world: World) -> None:
-    world.script_provider(mode="stall", only="DELETE /v1/files/")
-    done = await wait_until_ended(world, (await create_batch(world.client, input_lines(3))).id)
-    assert done.status == "completed" and world.model.batches.files
-    await world.replace_worker()
-    world.script_provider()
-    world.stack.sql("UPDATE batch_order SET ended_at = now() - interval '2 minutes'")
-    await wait_until(lambda: world.model.batches.files == {})
-    kept = [uuid5(_of_order(world, "id"), name) for name in ("input", "0 output")]
-    await wait_until(lambda: not any((world.stack.home.root / "files" / str(id)).exists() for id in kept))
-    assert completed_and_failed(done) == (3, 0) and len(await contents(world.client, done.output_file_id)) == 3
-
-
 @pytest.mark.parametrize("what", ["GET /v1/batches/", "GET /v1/files/"], ids=["batch", "results"])
 async def test_an_order_that_the_provider_does_not_find_at_once_is_not_lost(world: World, what: str) -> None:
     """Of what it told of itself a moment before, since not all of its machines know yet."""

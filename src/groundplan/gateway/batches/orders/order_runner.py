@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 from collections.abc import AsyncGenerator, Callable, Coroutine
-from contextlib import aclosing
+from contextlib import aclosing, suppress
 from datetime import timedelta
 from uuid import UUID, uuid5
 
@@ -392,10 +393,9 @@ class OrderRunner:
         self.on_order_ended()
 
     async def _delete_files(self, order: Order, provider: Provider, states: list[ProviderBatch | None]) -> None:
-        """Delete the order's files, at the provider and here. A failure is logged, and `sweep` tries again: the input
-        file here is deleted last, as the mark that something is left."""
-        for kind in [f"{n} {kind}" for n in range(8) for kind in ("output", "errors")]:
-            self._blobs.path(_file_id(order, kind)).unlink(missing_ok=True)
+        """Delete the order's files, here and at the provider. A failure is logged, and `sweep` tries again: the input
+        file here is deleted last, as the mark that something is left; it is empty by then."""
+        self._drop_content(order.id)
         files = [file for state in states if state is not None for file in (state.output_file_id, state.error_file_id)]
         retry_later = False
 
@@ -427,14 +427,24 @@ class OrderRunner:
             return []
         return [file for file in await provider.find_uploads(_upload_name(order)) if file != order.provider_file]
 
+    def _drop_content(self, id: UUID) -> None:
+        """Delete the prompts and answers of an ended order here, whether or not its provider can be reached."""
+        for kind in [f"{n} {kind}" for n in range(8) for kind in ("output", "errors")]:
+            self._blobs.path(uuid5(id, kind)).unlink(missing_ok=True)
+        with suppress(FileNotFoundError):
+            os.truncate(self._blobs.path(uuid5(id, INPUT)), 0)
+
     async def sweep(self, connection: Connection) -> None:
-        """Delete files that ended orders have left because a worker was killed or their provider was unavailable."""
-        for id in await order_store.list_recently_ended(connection):
-            if (
-                id not in self._tasks
-                and len(self._tasks) < MAX_CONCURRENT_ORDERS
-                and self._blobs.path(uuid5(id, INPUT)).exists()
-            ):
+        """Delete files that ended orders have left because a worker was killed or their provider was unavailable. After
+        a week those at the provider are given up."""
+        for id, given_up in await order_store.list_recently_ended(connection):
+            if id in self._tasks or not self._blobs.path(uuid5(id, INPUT)).exists():
+                continue
+            self._drop_content(id)
+            if given_up:
+                _log.error("order %s: its provider has not deleted its files for a week, and is not asked again", id)
+                self._blobs.path(uuid5(id, INPUT)).unlink(missing_ok=True)
+            elif len(self._tasks) < MAX_CONCURRENT_ORDERS:
                 self._start_task(id, self._sweep_order(id))
 
     async def _sweep_order(self, id: UUID) -> None:

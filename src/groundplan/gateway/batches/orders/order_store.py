@@ -245,10 +245,11 @@ async def mark_ended(connection: Connection, id: UUID) -> None:
     await connection.execute("UPDATE batch_order SET state = 'ended', ended_at = now() WHERE id = %s", (id,))
 
 
-async def list_recently_ended(connection: Connection) -> list[UUID]:
-    """The orders that have ended within a week, but not within the last minute."""
+async def list_recently_ended(connection: Connection) -> list[tuple[UUID, bool]]:
+    """The orders that have ended within a month, but not within the last minute, each with whether that was more than a
+    week ago."""
     rows = await connection.execute(
-        """SELECT id FROM batch_order WHERE state = 'ended'
-           AND ended_at BETWEEN now() - interval '7 days' AND now() - interval '1 minute'"""
+        """SELECT id, ended_at < now() - interval '7 days' FROM batch_order WHERE state = 'ended'
+           AND ended_at BETWEEN now() - interval '30 days' AND now() - interval '1 minute'"""
     )
-    return [id for (id,) in await rows.fetchall()]
+    return [(id, given_up) for id, given_up in await rows.fetchall()]
