@@ -129,10 +129,10 @@ class OrderRunner:
             else:
                 await self._poll(connection, batch, order, provider, ending)
         except ProviderUnavailable as unavailable:
-            await order_store.postpone(connection, order.id, _retry_delay(order.tries), str(unavailable))
+            await self._postpone_or_give_up(connection, batch, order, str(unavailable))
         except ProviderRefused as refused:
-            if order.state != NEW:  # the provider has this order: its results are not given up
-                await order_store.postpone(connection, order.id, _retry_delay(order.tries), str(refused))
+            if order.state != NEW:  # the provider has this order: its results are not given up at once
+                await self._postpone_or_give_up(connection, batch, order, str(refused))
                 return
             message = f"the provider refused the order: {refused}"
             current = await order_store.find(connection, order.id) or order  # its input may be uploaded by now
@@ -140,6 +140,17 @@ class OrderRunner:
         except (GroundplanError, OSError) as error:  # on our side, such as a full disk
             problem = error.message if isinstance(error, GroundplanError) else str(error)
             await order_store.postpone(connection, order.id, _retry_delay(order.tries), problem)
+
+    async def _postpone_or_give_up(self, connection: Connection, batch: Batch, order: Order, problem: str) -> None:
+        """Try again later; or end an order that may be at its provider, if that has not answered until long after the
+        batch has expired: each of its calls then counts at its bound."""
+        if order.state == NEW or not await order_store.is_given_up(connection, order.id):
+            await order_store.postpone(connection, order.id, _retry_delay(order.tries), problem)
+            return
+        _log.error("order %s is given up, its calls count at their bounds: %s", order.id, problem)
+        lost = [ProviderResults(None, ResultFiles(())) for _ in order.provider_batches or ("",)]
+        await self._record_results(connection, batch, order, lost, order_results.unmade_reason([], None))
+        await self._delete_files(order, self._provider_for(order), [])
 
     def _provider_for(self, order: Order) -> Provider:
         """The client of the batch API of the order's deployment, which falls back to the deployment's present key."""

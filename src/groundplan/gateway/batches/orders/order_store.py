@@ -240,6 +240,19 @@ async def end_lines(connection: Connection, order: Order, done: Sequence[tuple[O
     )
 
 
+async def is_given_up(connection: Connection, id: UUID) -> bool:
+    """Whether the batch of an order expired so long ago that its provider has deleted the results: OpenAI and Anthropic
+    keep them for about thirty days."""
+    row = await (
+        await connection.execute(
+            """SELECT b.expires_at < now() - interval '30 days' FROM batch_order o JOIN batch b ON b.id = o.batch_id
+               WHERE o.id = %s""",
+            (id,),
+        )
+    ).fetchone()
+    return row is not None and bool(row[0])
+
+
 async def mark_ended(connection: Connection, id: UUID) -> None:
     """Store that all lines of the order are done and its costs are in a journal."""
     await connection.execute("UPDATE batch_order SET state = 'ended', ended_at = now() WHERE id = %s", (id,))
