@@ -10,8 +10,10 @@ import pytest
 from tests.unit.test_cli_main import run
 
 from groundplan.catalog.check import validate
+from groundplan.catalog.scaffold import init
 from groundplan.cli.unknown_settings import misspelt_settings
 from groundplan.cli.up import missing_secrets
+from groundplan.core.errors import Invalid
 
 
 def test_init_then_check(tmp_path: Path) -> None:
@@ -38,6 +40,19 @@ def test_init_asks_for_a_price_that_no_list_has(tmp_path: Path) -> None:
     assert not folder.exists()
     assert run(*upstream, "in-house-7b", "--price", "free").returncode == 0
     assert run("check", str(folder)).returncode == 0
+
+
+def test_an_amount_that_init_cannot_read_names_its_option_and_how_it_is_written(tmp_path: Path) -> None:
+    for price, budget, option, hint in (("0,15/0,60", "5", "--price", "IN/OUT"), ("1/2", "50EUR", "--budget", "5/day")):
+        with pytest.raises(Invalid) as caught:
+            init(tmp_path / "x", upstream="https://m.example/v1", upstream_model="m", price=price, budget=budget)
+        assert option in caught.value.message and hint in caught.value.hint
+
+
+def test_check_of_a_file_names_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("")
+    done = run("check", str(tmp_path / "a.yaml"))
+    assert done.returncode == 65 and f"Name its folder: {tmp_path}" in done.stderr
 
 
 def test_a_listed_model_needs_no_price_and_the_next_command_works(tmp_path: Path) -> None:

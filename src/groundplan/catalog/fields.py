@@ -34,6 +34,8 @@ def is_email(text: str) -> bool:
 
 def _secret(value: object) -> str:
     if not isinstance(value, str) or not _SECRET.fullmatch(value):
+        if isinstance(value, str) and value.startswith("env:"):
+            raise ValueError("write env:NAME, with only letters, digits and underscores in the variable's name")
         raise ValueError("a secret is never written here: write env:NAME or file:/path")
     return value
 

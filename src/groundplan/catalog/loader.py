@@ -109,9 +109,11 @@ def read_folder(folder: Path) -> ReadResult:
     reading = read_files(files, root=folder)
     outside = [p for s in reading.workspace.sources.values() for p in _source_problems(folder, s, reading.workspace)]
     problems = _outside_sources(problems, reading.workspace)
+    # what cannot be read may well declare the company
+    found = [each for each in reading.problems if not (problems and each.code == "company_missing")]
     return ReadResult(
         reading.workspace,
-        validation_errors.sort_problems([*problems, *reading.problems, *outside]),
+        validation_errors.sort_problems([*problems, *found, *outside]),
         reading.broken,
         reading.has_unreadable_text or bool(problems),
         reading.salvaged,

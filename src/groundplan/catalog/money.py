@@ -32,7 +32,7 @@ from groundplan.core.currencies import USD
 def _prices(value: object) -> object:
     if value == "free":
         return (Price.model_construct(input=0, output=0),)
-    if isinstance(value, str):
+    if isinstance(value, str | int | float):
         raise ValueError("write free, or {input: 0.40 USD/Mtok, output: 1.60 USD/Mtok}")
     return tuple(value) if isinstance(value, list) else (value,)
 
@@ -191,6 +191,11 @@ def price_on(prices: tuple[Price, ...], day: date) -> Price | None:
 
 
 _NAME = r"[a-z0-9][a-z0-9-]{0,62}"
+BUDGET_COVERS = rf"^(company|(team|workload)/{_NAME}|key/[0-9a-f-]{{36}})$"
+LIMIT_COVERS = (
+    rf"^(company|user|key|(team|workload|deployment)/{_NAME}|key/[0-9a-f-]{{36}}"
+    r"|user/[a-z0-9._%+'@-]{1,254}|model/[A-Za-z0-9@][A-Za-z0-9._:/@-]{0,127})$"
+)
 
 
 class BudgetDoc(Strict):
@@ -198,7 +203,7 @@ class BudgetDoc(Strict):
 
     kind: Literal["budget"] = "budget"
     name: Name
-    covers: Annotated[str, StringConstraints(pattern=rf"^(company|(team|workload)/{_NAME}|key/[0-9a-f-]{{36}})$")]
+    covers: Annotated[str, StringConstraints(pattern=BUDGET_COVERS)]
     """company, team/NAME, workload/NAME or key/ID"""
     limit: Limit
     hard: bool = True
@@ -222,13 +227,7 @@ class LimitDoc(Strict):
 
     kind: Literal["limit"] = "limit"
     name: Name
-    covers: Annotated[
-        str,
-        StringConstraints(
-            pattern=rf"^(company|user|key|(team|workload|deployment)/{_NAME}|key/[0-9a-f-]{{36}}"
-            r"|user/[a-z0-9._%+'@-]{1,254}|model/[A-Za-z0-9@][A-Za-z0-9._:/@-]{0,127})$"
-        ),
-    ]
+    covers: Annotated[str, StringConstraints(pattern=LIMIT_COVERS)]
     """company, team/NAME, workload/NAME, key/ID, user/EMAIL, model/NAME, deployment/NAME; or user, key: each of them"""
     requests: UseRates = ()
     """600/minute; or a list: [600/minute, 10k/day]"""

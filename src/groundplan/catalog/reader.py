@@ -198,10 +198,11 @@ class _Reader:
             node = self._node(next(self.events), depth + 1)
             if key in value:
                 earlier = places[(key,)].key
+                hint = "Keep one of them."
+                if key == "kind":
+                    hint = "Write a line --- before it: each document declares one thing."
                 self.problems.append(
-                    Problem(
-                        f"the key is there twice, first at {earlier}", "duplicate_key", "Keep one of them.", key_where
-                    )
+                    Problem(f"the key is there twice, first at {earlier}", "duplicate_key", hint, key_where)
                 )
                 continue
             value[key] = node.value
@@ -230,6 +231,18 @@ def _add_nested_places(
         places[(part,)] = Place(key, nested[()].value)
 
 
+_SYNTAX_HINTS = (
+    ("'\\t'", "Indent with spaces, since YAML knows no tabs"),
+    ("that cannot start any token", "Put a value that begins with this character into quotes"),
+    (
+        "mapping values are not allowed",
+        "Put a value with a colon and a space in it into quotes; a reference has no space: env:NAME",
+    ),
+    ("could not find expected ':'", "Write a space after each colon, also in the line before"),
+)
+"""(words of the parser's reason, hint)"""
+
+
 def _syntax_problem(file: str, text: str, error: Exception) -> Problem:
     mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
     where = Where(file, mark.line + 1, mark.column + 1) if mark else Where(file, 1, 1)
@@ -242,9 +255,8 @@ def _syntax_problem(file: str, text: str, error: Exception) -> Problem:
     reason = error.problem if isinstance(error, MarkedYAMLError) and error.problem else "it is not readable as YAML"
     if "\n" in reason or _SECRET.search(reason):
         reason = "it is not readable as YAML"
-    return Problem(
-        f"YAML syntax: {reason}", "yaml_syntax", "Check indentation, colons and quotes; the rest is unread.", where
-    )
+    hint = next((hint for words, hint in _SYNTAX_HINTS if words in reason), "Check indentation, colons and quotes")
+    return Problem(f"YAML syntax: {reason}", "yaml_syntax", f"{hint}; the rest is unread.", where)
 
 
 def read_documents(file: str, text: str) -> tuple[list[Document], list[Problem]]:

@@ -19,7 +19,7 @@ from groundplan.catalog.imports.providers import host_of, is_private, jurisdicti
 from groundplan.catalog.well_known import Upstream
 from groundplan.core.errors import Conflict, Invalid, Problem
 from groundplan.core.home import write_files
-from groundplan.core.money import format_usd, parse_usd
+from groundplan.core.money import Picodollars, format_usd, parse_usd
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 DEFAULT_OPERATOR = "you@company.example"
@@ -129,10 +129,19 @@ def _name_options(error: Invalid, files: dict[str, str]) -> Invalid:
 def _budget_yaml(text: str | None) -> str:
     value = (text or DEFAULT_BUDGET).strip()
     amount, _, period = value.partition("/")
+    hint = "Write an amount in USD for a month, such as 50 or 12.50, or for another period: 5/day."
     try:
-        return str(units.limit(f"{format_usd(parse_usd(amount))} USD/{period or 'month'}"))
+        return str(units.limit(f"{format_usd(_amount('--budget', amount, hint))} USD/{period or 'month'}"))
     except ValueError as error:
         raise Invalid("the budget cannot be read", code="money_syntax", hint=f"{error}.") from error
+
+
+def _amount(option: str, text: str, hint: str) -> Picodollars:
+    """An amount of an option. Raises `Invalid` with that hint."""
+    try:
+        return parse_usd(text)
+    except Invalid as error:
+        raise Invalid(f"{option}: {error.message}", code=error.code, hint=hint) from error
 
 
 def _price_yaml(text: str | None) -> str:
@@ -142,13 +151,11 @@ def _price_yaml(text: str | None) -> str:
     if text.strip() == "free":
         return "price: free"
     input_price, separator, output_price = text.partition("/")
+    hint = "Write IN/OUT in USD per million tokens, such as 0.40/1.60, or free."
     if not separator:
-        raise Invalid(
-            "a price has two parts",
-            code="price_syntax",
-            hint="Write IN/OUT in USD per million tokens, such as 0.40/1.60.",
-        )
-    prices = (format_usd(parse_usd(part)).rstrip("0").rstrip(".") for part in (input_price, output_price))
+        raise Invalid("a price has two parts", code="price_syntax", hint=hint)
+    amounts = (_amount("--price", part, hint) for part in (input_price, output_price))
+    prices = (format_usd(amount).rstrip("0").rstrip(".") for amount in amounts)
     return "price: {{input: {} USD/Mtok, output: {} USD/Mtok}}".format(*prices)
 
 

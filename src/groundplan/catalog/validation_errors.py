@@ -10,29 +10,38 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
-from groundplan.catalog.allocation import COVERS
 from groundplan.catalog.model import KINDS, Strict
 from groundplan.catalog.reader import Document, Path
+from groundplan.catalog.value_hints import FOREIGN_KEYS, PATTERNS
 from groundplan.core.errors import Invalid, Problem, Where
 from groundplan.core.words import closest_name
 
-_PATTERNS = {
-    r"^[a-z0-9][a-z0-9-]{0,62}$": "Use lower-case letters, digits and hyphens, such as staff-assistant.",
-    r"^[A-Z][A-Z0-9-]{1,9}$": "Use capitals, such as EU, US or an ISO country such as NO.",
-    r"^[^\x00-\x1f\x7f]+$": "Write one line without control characters.",
-    COVERS: "Write company, team/NAME, workload/NAME, deployment/NAME or site/NAME.",
+_MOST_NAMES = 12
+_TYPES = {
+    "string_type": "Write text; put numbers and words such as true into quotes.",
+    "bool_type": "Write true or false.",
+    "int_type": "Write a whole number.",
+    "float_type": "Write a number.",
+    "dict_type": "Write keys and values below it.",
+    "tuple_type": "Write a list: one line for each, with - before it.",
 }
+"""type of pydantic's error -> hint"""
 
 
 def suggestion(word: str, known: Iterable[str], label: str) -> str:
     """Hint for an unknown word: the closest known name, else the first known names."""
-    names = sorted(known)
+    names = sorted(name for name in known if name)
     close = closest_name(word, names)
     if close is not None:
         return f"Did you mean {close}?"
     if not names:
         return f"No {label} is declared."
-    return f"Known: {', '.join(names[:12])}{' ...' if len(names) > 12 else ''}."
+    return f"Known: {_listed(names)}."
+
+
+def _listed(names: list[str]) -> str:
+    shown = ", ".join(names[:_MOST_NAMES])
+    return f"{shown} and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else shown
 
 
 def sort_problems(problems: Iterable[Problem]) -> tuple[Problem, ...]:
@@ -82,8 +91,7 @@ def _problem(model: type[Strict], detail: dict[str, Any], document: Document) ->
     label = ".".join(part for part in path if isinstance(part, str) and part != "[key]") or "the document"
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "extra_forbidden":
-        allowed_keys = _keys_at(model, path[:-1])
-        hint = suggestion(str(path[-1]), allowed_keys, "key")
+        hint = _unknown_key_hint(_model_at(model, path[:-1]), str(path[-1]), str(document.value["kind"]))
         return Problem(f"unknown key {label[:80]}", "unknown_key", hint, document.where(path, key=True))
     if kind == "missing":
         return Problem(f"{label} is missing", "missing_key", f"Add {label}: ...", document.where(path, key=True))
@@ -91,7 +99,25 @@ def _problem(model: type[Strict], detail: dict[str, Any], document: Document) ->
     if kind == "literal_error":
         allowed = _allowed_values(str(context.get("expected", "")))
         return Problem(f"{label} has an unknown value", "unknown_value", _value_hint(document, path, allowed), where)
-    return Problem(f"{label} is not valid", _code(kind, label), _hint(kind, context, detail["msg"]), where)
+    hint = _hint(kind, context, detail["msg"])
+    if kind == "model_type":
+        hint = f"Write keys and values below it: {_listed(_keys_of(_model_at(model, path)))}."
+    return Problem(f"{label} is not valid", _code(kind, label), hint, where)
+
+
+def _unknown_key_hint(model: type[BaseModel], key: str, kind: str) -> str:
+    """Hint for a key that `model` does not have: the one meant, also by another tool's name or a level below."""
+    keys = _keys_of(model)
+    meant = FOREIGN_KEYS.get(key.lower(), key)
+    if meant != key and meant in keys:
+        return f"Did you mean {meant}?"
+    if close := closest_name(key, keys):
+        return f"Did you mean {close}?"
+    for name, field in model.model_fields.items():
+        if meant in {each for nested in _models_in(field.annotation) for each in _keys_of(nested)}:
+            return f"Write it below {field.alias or name}: {meant}."
+    more = f"; docs/workspace.md explains those of each {kind}" if len(keys) > _MOST_NAMES else ""
+    return f"Known: {_listed(sorted(keys))}{more}."
 
 
 def _allowed_values(expected: str) -> list[str]:
@@ -113,16 +139,12 @@ def _code(kind: str, label: str) -> str:
 
 
 def _hint(kind: str, context: dict[str, Any], message: str) -> str:
-    if kind == "string_type":
-        return "Write text; put numbers and words such as true into quotes."
+    if kind in _TYPES:
+        return _TYPES[kind]
     if kind == "string_pattern_mismatch":
-        return _PATTERNS.get(str(context.get("pattern")), f"It must match {context.get('pattern')}.")
+        return PATTERNS.get(str(context.get("pattern")), f"It must match {context.get('pattern')}.")
     if kind == "too_short":
         return f"Write at least {context['min_length']} of them."
-    if kind == "tuple_type":
-        return "Write a list: one line for each, with - before it."
-    if kind == "model_type":
-        return "Write keys and values below it."
     text = str(context["error"]) if "error" in context else message.removeprefix("Input should be ")
     return text[:1].upper() + text[1:] + ("" if text.endswith(".") else ".")
 
@@ -134,10 +156,15 @@ def _models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from _models_in(argument)
 
 
-def _keys_at(model: type[BaseModel], path: Path) -> list[str]:
-    """Names of the keys allowed in the mapping at `path`."""
+def _model_at(model: type[BaseModel], path: Path) -> type[BaseModel]:
+    """The model of the mapping at `path`."""
     for part in path:
         for name, field in model.model_fields.items():
             if part in (name, field.alias):
                 model = next(_models_in(field.annotation), model)
+                break
+    return model
+
+
+def _keys_of(model: type[BaseModel]) -> list[str]:
     return [field.alias or name for name, field in model.model_fields.items()]

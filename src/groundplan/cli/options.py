@@ -74,6 +74,9 @@ def workspace_for(workspace: Path | None, home: Path | None = None) -> Path:
     current folder. Raises `Invalid` if it does not exist."""
     folder = (workspace or load_settings().workspace or last_workspace(home) or Path.cwd()).absolute()
     if not folder.is_dir():
+        if folder.is_file():
+            message, hint = f"{folder} is a file, and a workspace is a folder", f"Name its folder: {folder.parent}"
+            raise Invalid(message, code="workspace_missing", hint=hint)
         raise Invalid(f"there is no folder {folder}", code="workspace_missing", hint="Name it: --workspace DIR.")
     return folder
 

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 
 _MAX_DEPTH = 8
+_SHORTEST_BEGINNING = 3
 
 
 def per_period(period: str) -> str:
@@ -38,10 +39,14 @@ def _nested(value: object, depth: int) -> str:
 
 
 def closest_name(word: str, known: Iterable[str]) -> str | None:
-    """The known name most similar to `word`; None where none is similar."""
+    """The known name most similar to `word`, or the only one that begins with it; None where none is similar."""
     from difflib import get_close_matches  # noqa: PLC0415 -- gateways import this module and never call this
 
-    return next(iter(get_close_matches(word, sorted(known), n=1)), None)
+    names = sorted(known)
+    begun = [name for name in names if len(word) >= _SHORTEST_BEGINNING and name.startswith(word.lower())]
+    if len(begun) == 1:
+        return begun[0]
+    return next(iter(get_close_matches(word, names, n=1)), None)
 
 
 def format_period(text: str) -> str:
