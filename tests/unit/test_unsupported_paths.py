@@ -15,6 +15,7 @@ from tests.unit.call_rig import call_rig
 
 from groundplan.gateway.http.request import Request
 from groundplan.gateway.offload import READ_BYTES
+from groundplan.gateway.surfaces import stored_api
 from groundplan.gateway.surfaces.azure_paths import gateway_path, rewrite_request
 from groundplan.gateway.surfaces.unsupported_paths import NOT_SERVED, refusal, unknown_path
 
@@ -169,6 +170,7 @@ async def test_a_body_that_says_no_one_thing_stays_as_it_came(body: bytes) -> No
         ("/api/v1/models", "/v1/models"),
         ("/v1/v2/rerank", "/v2/rerank"),
         ("/v1//chat/completions", "/v1/chat/completions"),
+        ("/v1/chat/completions/chat/completions", "/v1/chat/completions"),
     ],
 )
 def test_a_base_url_that_ends_elsewhere_is_told(path: str, meant: str) -> None:
@@ -177,6 +179,18 @@ def test_a_base_url_that_ends_elsewhere_is_told(path: str, meant: str) -> None:
     assert error.hint.startswith(f"This is {meant} below another base URL")
     told = "adds a slash" if "//" in path else "adds /v1" if path.startswith("/v1/v") else "base URL that ends with /v1"
     assert told in error.message
+
+
+def test_a_slash_at_the_end_and_another_place_of_health_are_told() -> None:
+    served = ("/v1/chat/completions", "/v1/embeddings")
+    assert "without the slash" in unknown_path(b"/v1/embeddings/", served).hint
+    below = stored_api.unknown_path(b"/v1/chat/completions/", "/v1/chat/completions")
+    assert "without the slash" in below.hint
+    below = stored_api.unknown_path(b"/v1/chat/completions/chat/completions", "/v1/chat/completions")
+    assert "base URL that ends with /v1" in below.message
+    for path in (b"/health", b"/healthz", b"/v1/health", b"/health/liveliness", b"/ready", b"/ping"):
+        assert "/livez" in unknown_path(path, served).hint
+    assert "/livez" not in unknown_path(b"/healthy", served).hint
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,10 @@ def key_digest(headers: dict[bytes, bytes]) -> bytes:
         sent = b"bearer " + (headers.get(b"x-api-key") or headers.get(b"api-key", b""))
     scheme, secret = sent[:7], sent[7:].strip()
     if not secret or (scheme != b"Bearer " and scheme.lower() != b"bearer "):
-        raise Unauthenticated("no API key was sent", code="key_missing", hint=_KEY_HINT)
+        message = "no API key was sent"
+        if secret and headers.get(b"authorization"):
+            message = "the header Authorization must be `Bearer` and the API key"
+        raise Unauthenticated(message, code="key_missing", hint=_KEY_HINT)
     return hashlib.sha256(secret).digest()
 
 

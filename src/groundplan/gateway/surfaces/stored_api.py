@@ -20,6 +20,7 @@ from groundplan.gateway.http import errors
 from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.surfaces.responses.sealed_store import owner_of
+from groundplan.gateway.surfaces.unsupported_paths import misplaced_path
 from groundplan.ledger.stored_owner import Owner
 
 MAX_LISTED = 100
@@ -65,8 +66,12 @@ def check_method(request: Request, allowed: Sequence[bytes]) -> None:
         raise WrongMethod(*allowed)
 
 
-def unknown_path() -> NotFound:
-    return NotFound("there is no such path", code="path_unknown", hint="See docs/interfaces.md, and OpenAI's API.")
+def unknown_path(path: bytes, surface: str) -> NotFound:
+    """The refusal of a path below that of a surface, such as `/v1/responses`."""
+    misplaced = misplaced_path(path, (surface,))
+    return misplaced or NotFound(
+        "there is no such path", code="path_unknown", hint="See docs/interfaces.md, and OpenAI's API."
+    )
 
 
 def query_of(request: Request) -> Query:

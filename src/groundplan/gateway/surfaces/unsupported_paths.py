@@ -19,6 +19,8 @@ _OPENAI = ": OpenAI's clients want a base URL that ends with /v1"
 _ADDS = ": this client adds /v1 to its base URL itself"
 _SLASH = ": this client adds a slash to its base URL itself, which has to end without one"
 _AS_OPENAI = 'Use OpenAI(base_url="https://HOST/v1", api_key="gp_...")'
+_HEALTH = re.compile(rb"/(?:v1/)?(?:health(?:z|check)?|ready|readiness|live|liveness|ping|status)(?:/\w*)?$")
+"""Where other gateways and proxies tell whether they are well."""
 _AZURE = re.compile(rb"/openai/(?:v1/)?deployments/")
 """Paths of a deployment in Azure's own client; those that are served are mapped in `azure_paths`."""
 _GOOGLE = (
@@ -121,21 +123,35 @@ def other_provider_refusal(path: bytes) -> NotFound | None:
 
 
 def unknown_path(path: bytes, served: Iterable[str]) -> NotFound:
-    """The refusal of any other path. `served`: the paths of calls, for the hint. Where only the beginning of a path is
-    wrong, so is the base URL of the client; the message says so, since clients show nothing else."""
-    requested, reason = path.decode("latin-1"), ""
-    hint = f"Under /v1 the gateway has models, files, batches and realtime, and POST {', '.join(served)}."
-    for each in (*served, "/v1/models", "/v1/files", "/v1/batches"):
+    """The refusal of any other path. `served`: the paths of calls, for the hint."""
+    if _HEALTH.match(path) is not None:
+        hint = "GET /livez says whether the gateway runs, GET /readyz whether it takes calls; neither needs a key."
+        return NotFound("there is no such path", code="path_unknown", hint=hint)
+    listed = tuple(served)
+    hint = f"Under /v1 the gateway has models, files, batches and realtime, and POST {', '.join(listed)}."
+    misplaced = misplaced_path(path, (*listed, "/v1/models", "/v1/files", "/v1/batches"))
+    return misplaced or NotFound("there is no such path", code="path_unknown", hint=hint)
+
+
+def misplaced_path(path: bytes, served: Iterable[str]) -> NotFound | None:
+    """The refusal of a path that is one of `served` below another base URL, or with a slash at its end. The message
+    says what to correct, since clients show nothing else."""
+    requested = path.decode("latin-1")
+    for each in served:
+        if requested == f"{each}/":
+            hint = f"Write {each} without the slash at its end."
+            return NotFound("there is no such path: it ends with a slash", code="path_unknown", hint=hint)
         if requested != each and requested.endswith(each.removeprefix("/v1")):
-            hint, reason = f"This is {each} below another base URL.", _OPENAI
+            reason = _OPENAI
             if "//" in requested:
                 reason = _SLASH
             elif requested.startswith("/v1/v"):
                 reason = _ADDS
             elif "/messages" in each:
                 reason = ": Anthropic's clients add /v1 to the base URL themselves"
-            break
-    return NotFound(f"there is no such path{reason}", code="path_unknown", hint=hint)
+            hint = f"This is {each} below another base URL."
+            return NotFound(f"there is no such path{reason}", code="path_unknown", hint=hint)
+    return None
 
 
 def not_served(name: str, hint: str) -> Invalid:

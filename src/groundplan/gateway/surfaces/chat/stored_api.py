@@ -48,7 +48,7 @@ async def answer(gateway: Gateway, path: bytes, request: Request, owner: Owner) 
     """Answer one request: a `stored_api.Answer`."""
     found, sealed = _PATH.fullmatch(unquote(path.decode("ascii", "replace"))), gateway.stored_completions
     if found is None or sealed is None:
-        raise stored_api.unknown_path()
+        raise stored_api.unknown_path(path, "/v1/chat/completions")
     id, part = found[1], found[2]
     allowed = (b"GET", b"POST") if id is None else (b"GET",) if part is not None else (b"GET", b"POST", b"DELETE")
     stored_api.check_method(request, allowed)

@@ -41,8 +41,8 @@ async def answer(gateway: Gateway, path: bytes, request: Request, owner: Owner) 
     if (refused := unsupported_paths.refusal(path)) is not None:
         raise refused
     found, sealed = _PATH.fullmatch(path.decode("ascii", "replace")), gateway.stored_responses
-    if found is None or sealed is None:
-        raise stored_api.unknown_path()
+    if found is None or sealed is None or found[1] == "responses":  # the base URL of a client was that of an endpoint
+        raise stored_api.unknown_path(path, "/v1/responses")
     id, part = found[1], found[2]
     stored_api.check_method(request, _METHODS[part])
     if request.method == b"DELETE":
