@@ -230,7 +230,7 @@ def test_an_unknown_query_parameter_is_refused_with_the_known_ones(control: Cont
     """A mistyped filter would show everything."""
     told = control.ask("GET", "/api/calls?worklod=assistant&limit=5")
     assert (told.status, told.code) == (400, "query_unknown") and "worklod" in told.body["error"]["message"]
-    hint = "It has: before, deployment, limit, person, status, workload."
+    hint = "It has: before, deployment, key, limit, person, status, workload."
     assert told.body["error"]["hint"] == hint
     assert control.ask("GET", "/api/calls?workload=assistant&limit=5").status == 200
     assert control.ask("GET", "/api/status?at=now").status == 200, "where nothing is picked out nothing is mistaken"
@@ -423,7 +423,7 @@ def test_apply_then_roll_back(fresh_control: Control) -> None:
     diff = fresh_control.ask("GET", "/api/blueprints/2/diff").body["files"][0]["diff"]
     assert "-limit: 100 USD/month" in diff and "+limit: 90 USD/month" in diff
     undone = fresh_control.ask("POST", "/api/rollback", {"reason": "more"})
-    assert undone.body["blueprint"] == 3, undone
+    assert (undone.body["blueprint"], undone.body["rollback_of"]) == (3, 1), undone
     assert fresh_control.ask("GET", "/api/status").body["difference"] == []
     again = fresh_control.ask("POST", "/api/rollback", {"reason": "I want it undone, too"})
     assert (again.status, again.code) == (409, "rolled_back_already"), "it would be there again"
@@ -712,7 +712,8 @@ def test_why_explains_what_is_recorded(control: Control) -> None:
     assert "not stopped" in control.ask("GET", "/api/why/workload/assistant").body["because"][0]
     entry = told["audit"][0]["id"]
     assert control.ask("GET", f"/api/why/{entry}").body["kind"] == "audit entry"
-    assert control.ask("GET", "/api/why/nothing-like-this").code == "why_unknown"
+    unknown = [control.ask("GET", f"/api/why/{each}") for each in ("nothing-like-this", "workload/asistant")]
+    assert [each.code for each in unknown] == ["why_unknown"] * 2 and "workload/assistant" in str(unknown[1].body)
 
 
 def test_overview_readiness_and_cost_without_any_call(control: Control) -> None:

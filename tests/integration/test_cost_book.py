@@ -283,6 +283,9 @@ def test_what_is_allocated_is_told_by_site(control: Control) -> None:
 
 def test_a_receipt_lists_what_was_asked_for_its_call(control: Control) -> None:
     calls = ask(control, "/api/calls?workload=assistant")["calls"]
+    key = next(each["key_id"] for each in calls if each["key_id"])
+    assert {each["key_id"] for each in ask(control, f"/api/calls?key={key}")["calls"]} == {key}
+    assert ask(control, f"/api/calls?key={calls[0]['id']}")["calls"] == []
     judge = next(each["id"] for each in calls if Decimal(each["cost_usd"]) == JUDGED)
     own = ask(control, f"/api/calls/{judge}")
     found = ask(control, f"/api/calls/{own['of']}")

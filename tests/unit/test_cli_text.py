@@ -17,6 +17,7 @@ from groundplan.api.calls.ask import gateway_error
 from groundplan.catalog.imports.verdict import Finding
 from groundplan.cli import controls as cli_controls
 from groundplan.cli import cost_ahead, imports, people
+from groundplan.cli.calls import calls_text
 from groundplan.cli.changes import field_lines
 from groundplan.cli.client import ControlClient
 from groundplan.cli.cost import budgets_text, limits_text
@@ -136,6 +137,24 @@ def test_for_whom_a_change_waits() -> None:
     needs = [{"subject": "workload/a", "duty": "business"}, {"subject": "workload/a", "duty": "data"}]
     told = applied_text({"blueprint": 2, "pending": [{"change": "c1", "waits_for": needs}]})
     assert told == "blueprint 2 is served\nchange c1 waits for: business, data of workload/a"
+
+
+def test_a_rollback_says_to_what_it_went_back() -> None:
+    told = applied_text({"blueprint": 3, "rollback_of": 1, "pending": []})
+    assert told == "blueprint 3 is served, with the content of blueprint 1"
+
+
+def test_a_list_of_calls_says_who_made_them_and_why_one_was_refused() -> None:
+    call = {
+        "at": "2026-12-02T19:22:59.100+00:00", "workload": "w", "person": "ana@acme.example", "key_id": "k1",
+        "status": "refused", "error_code": "rate_limit_exceeded", "deployment": None, "tool": None,
+        "prompt_tokens": 5, "completion_tokens": 0, "cost_usd": "0.000002550000", "id": "c1",
+    }  # fmt: skip
+    head, row = calls_text({"calls": [call]}).splitlines()
+    assert head.split() == ["at", "workload", "person", "key", "status", "deployment", "tokens", "cost", "call"]
+    words = "2026-12-02T19:22:59Z w ana@acme.example k1 refused rate_limit_exceeded - 5+0 $0.00000255 c1"
+    assert " ".join(row.split()) == words
+    assert calls_text({"calls": []}) == "There is no call."
 
 
 def test_status_without_anything() -> None:

@@ -140,7 +140,7 @@ def require_key_id(argument: str) -> None:
 def others_text(value: dict[str, Any]) -> str:
     """Note that the keys to or from which this key was rotated are not revoked with it."""
     others = value.get("others") or ()
-    return f" (its line goes on with {', '.join(others)})" if others else ""
+    return f" (not revoked with it: {', '.join(others)}, of the same line of rotations)" if others else ""
 
 
 def emit_effective(change: str, value: dict[str, Any], as_json: bool) -> None:

@@ -56,6 +56,7 @@ SECTIONS: dict[str, dict[str, tuple[str, str, str]]] = {
     },
     "Calls": {
         "ask": ("ask", "ask", "Ask a workload a question as one of its people."),
+        "calls": ("calls", "calls", "List calls: who made them, what they cost, how they ended."),
         "tail": ("tail", "tail", "Show calls as they finish."),
         "why": ("why", "why", "Explain a call, a change, a key or an audit entry."),
         "keys": ("keys", "app", "Create, list and revoke API keys."),

@@ -109,7 +109,8 @@ def applied_text(value: dict[str, Any]) -> str:
     waiting_text = (
         "this change is not served yet" if value["pending"] else "nothing changes: all of it is served already"
     )
-    lines = [f"blueprint {number} is served" if number else waiting_text]
+    content = f", with the content of blueprint {value['rollback_of']}" if value.get("rollback_of") else ""
+    lines = [f"blueprint {number} is served{content}" if number else waiting_text]
     lines += [pending_text(pending) for pending in value["pending"]]
     lines += [f"i {note}" for note in value.get("notes", ())]
     return "\n".join([*lines, *warnings_text(value)])

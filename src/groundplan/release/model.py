@@ -132,10 +132,14 @@ class ReleaseResult:
     """Number of the live policy that stops what was withdrawn; None where live policy did not change."""
     warnings: tuple[Problem, ...] = ()
     """Of an apply: declarations that have no effect."""
+    rollback_of: int | None = None
+    """Of a rollback: the blueprint that it went back to."""
 
     def to_json(self) -> dict[str, Any]:
+        rollback = {} if self.rollback_of is None else {"rollback_of": self.rollback_of}
         return {
             "blueprint": self.number,
+            **rollback,
             "pending": [
                 {"change": str(change), "waits_for": [need_json(need) for need in needs]}
                 for change, needs in self.pending

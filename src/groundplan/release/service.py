@@ -154,7 +154,8 @@ def rollback(
     changed = [f"{item.type} {item.subject}" for item in differences(served.blueprint, blueprint)]
     pending = make_plan(conn, signing, workspace, Current(blueprint, workspace), standing).pending
     number = sign_and_store(release, blueprint, changed, [item.subject for item in pending])
-    return ReleaseResult(number, request_approvals(release, pending, blueprint, workspace), tuple(sorted(unrestorable)))
+    requested = request_approvals(release, pending, blueprint, workspace)
+    return ReleaseResult(number, requested, tuple(sorted(unrestorable)), rollback_of=target.number)
 
 
 def _rollback_target(conn: Connection[Any], stored: StoredBlueprint, to: int | None) -> StoredBlueprint:

@@ -137,7 +137,7 @@ def _check_scope(conn: Connection[Any], scope: str) -> None:
     kind, _, name = scope.partition("/")
     if kind in ("company", "tool") or (kind == "key" and _is_key(conn, name)):
         return
-    known = set() if kind == "key" else _known_names(conn, kind)
+    known = set() if kind == "key" else known_scopes(conn, kind)
     if scope in known:
         return
     suggestion = closest_name(scope, known)
@@ -156,7 +156,7 @@ def _is_key(conn: Connection[Any], name: str) -> bool:
         return False
 
 
-def _known_names(conn: Connection[Any], kind: str) -> set[str]:
+def known_scopes(conn: Connection[Any], kind: str) -> set[str]:
     """Scopes of this kind in the served blueprint and in pending changes."""
     pending = {change.subject for change in governance.pending_changes(conn) if change.type == kind}
     blueprint = current_or_none(conn)

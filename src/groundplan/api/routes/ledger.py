@@ -66,6 +66,7 @@ def list_calls(
     workload: str | None = None,
     status: Status | None = None,
     person: str | None = None,
+    key: UUID | None = None,
     deployment: str | None = None,
     before: UUID | None = None,
     limit: Limit = 50,
@@ -76,7 +77,7 @@ def list_calls(
         person_id = caller.person
         if can_read_all(caller):  # for others a person filter would disclose who exists
             person_id = None if person is None else find_person_id(conn, person)
-        call_filter = CallFilter(workload=workload, status=status, person=person_id, deployment=deployment)
+        call_filter = CallFilter(workload=workload, status=status, person=person_id, key=key, deployment=deployment)
         page = queries.list_calls(conn, call_filter, before=before, limit=limit)
         if before is None and can_read_all(caller):
             require_known_names(conn, page["calls"], workload=workload, deployment=deployment)

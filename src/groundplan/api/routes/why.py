@@ -14,10 +14,12 @@ from groundplan.api.caller import Caller, Reader
 from groundplan.api.calls import receipts
 from groundplan.api.context import Services, ServicesDep
 from groundplan.api.placement import placing, views
+from groundplan.api.routes.kill import known_scopes
 from groundplan.api.served_blueprint import current_or_none
 from groundplan.blueprint.model import Blueprint
 from groundplan.core.audit import store as audit_store
 from groundplan.core.errors import NotFound, Problem
+from groundplan.core.words import closest_name
 from groundplan.governance import approved_parts
 from groundplan.governance import service as governance
 from groundplan.identity import store as identity_store
@@ -49,7 +51,18 @@ def why(subject: str, services: ServicesDep, caller: Reader) -> dict[str, Any]:
             )  # fmt: skip
         subjects = (subject, f"change/{name}", f"key/{name}", f"blueprint/{name}")
         entries = entries_json(conn, caller, audit_store.entries_about(conn, subjects, _uuid(name)))
+        if kind in SCOPES and not entries and not explanation["facts"]["kills"]:
+            _require_declared(conn, kind, subject)
     return {**explanation, "audit": [{field: entry[field] for field in ENTRY_FIELDS} for entry in entries]}
+
+
+def _require_declared(conn: Connection[Any], kind: str, scope: str) -> None:
+    """Raise `NotFound` (`why_unknown`) if nothing of this name is served or waits for approval."""
+    known = known_scopes(conn, kind)
+    if scope not in known:
+        meant = closest_name(scope, known)
+        hint = f"Did you mean {meant}?" if meant else "Only what was declared has a reason."
+        raise NotFound(f"there is no {scope[:80]}", code="why_unknown", hint=hint)
 
 
 def _explain_scope(conn: Connection[Any], services: Services, subject: str) -> dict[str, Any] | None:
