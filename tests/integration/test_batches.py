@@ -38,6 +38,7 @@ from groundplan.console.render import render
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
+from groundplan.core.words import format_size
 from groundplan.economics.price import FREE
 from groundplan.gateway.files import file_store, files_api
 from groundplan.gateway.files.blobs import Blobs
@@ -182,7 +183,7 @@ async def test_a_batch_is_called_line_by_line_at_the_batch_price(setup: Setup, r
         batches_text({"batches": [shown], "files": kept}),
         bytes(render("batches_part.html", batches=[shown], files=kept).body).decode(),
     ):
-        assert "12 of 12" in told and f"{kept[0]['bytes'] / 1e6:,.1f} MB" in told
+        assert "12 of 12" in told and format_size(kept[0]["bytes"]) in told and shown["id"] in told
 
 
 async def test_the_reservation_of_a_batch_covers_the_price_of_its_calls(setup: Setup) -> None:
@@ -339,6 +340,9 @@ async def test_invalid_input_fails_the_batch_and_lists_its_lines(setup: Setup) -
         (6, "mismatched_url"),
         (7, "custom_id_length"),
     ]
+    with psycopg.connect(setup.stack.database.urls["control"]) as connection:
+        (shown,) = batch_queries.list_batches(connection, "assistant", 10)
+    assert shown["problem"] == f"line 2: {batch.errors.data[0].message}"
     long = await wait_until_ended(
         setup.client, (await create_batch(setup.client, input_lines(1, stop="x" * (4 << 20)))).id
     )

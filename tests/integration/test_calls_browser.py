@@ -101,6 +101,17 @@ def test_a_call_appears_without_reloading_and_counts_in_the_traffic(stack: Stack
     assert int(label.split()[0]) >= 2 and " 0 of them failed" in label
 
 
+def test_the_command_line_lists_the_same_calls(stack: Stack, page: Page, kept: str) -> None:
+    page.goto("/calls?workload=careful&person=ana@acme.example")
+    shown = [link.get_attribute("href") for link in page.locator("tbody td:first-child a[href^='/calls/']").all()]
+    options = ("--workload", "careful", "--person", "ana@acme.example")
+    listed = stack.cli("calls", *options)
+    assert [f"/calls/{call['id']}" for call in listed["calls"]] == shown and shown[-1] == f"/calls/{kept}", (
+        shown,
+        listed,
+    )
+
+
 def test_a_filter_by_deployment_applies_to_live_calls(stack: Stack, page: Page, kept: str) -> None:
     page.goto("/calls")
     page.select_option("select[name=deployment]", "model")
@@ -115,6 +126,8 @@ def test_a_filter_by_deployment_applies_to_live_calls(stack: Stack, page: Page, 
 
 def test_a_receipt_shows_timings_and_stored_content(stack: Stack, page: Page, kept: str) -> None:
     page.goto(f"/calls/{kept}")
+    (key,) = [item for item in ask(stack, "GET", "/api/keys").body["keys"] if item["id"] == key_of(stack, kept)]
+    assert f"Asked at chat.completions with the key {key['prefix']}…" in page.locator("p.lead").inner_text()
     rows = page.locator("svg.waterfall text:not(.wf-told)").all_text_contents()
     assert rows[0] == "identify" and rows[-1] == "1. model" and "serve" in rows
     assert page.locator("svg.waterfall .wf-receive, svg.waterfall .wf-wait").count() >= 1
@@ -233,6 +246,10 @@ def test_stale_live_data_is_marked_as_old(browser: Browser, cookie: Any, stack: 
 
     wait_until(lambda: not told(), LIVE_MS / 1000, "it goes on by itself")
     context.close()
+
+
+def key_of(stack: Stack, call: str) -> str:
+    return str(ask(stack, "GET", f"/api/calls/{call}").body["key_id"])
 
 
 def upstream_port(stack: Stack) -> int:

@@ -58,3 +58,19 @@ def test_a_name_without_end_pushes_no_column_out_of_sight() -> None:
             assert names is not None and names["height"] < 60, "a short one stays on its line"
             shown.set_content(filters().replace("</head>", f"<style>{PLAN}{STYLE}</style></head>"))
             assert shown.evaluate("document.documentElement.scrollWidth") <= width, "names of workloads to choose among"
+
+
+def test_the_button_that_lifts_a_kill_stays_in_sight_beside_a_long_reason() -> None:
+    kill = {
+        "scope": "workload/assistant", "reason": f"https://incidents.acme.example/{LONG}", "by": "operator",
+        "at": "2026-11-25T12:00:00+00:00", "streams": False, "lift_asked_by": None,
+    }  # fmt: skip
+    session = {"duties": [], "operator": True, "acting": False}
+    answer = render("kill.html", here="/kill", kills=[kill], scopes=["company"], who="Dana", session=session)
+    text = bytes(answer.body).decode()
+    with chromium() as browser:
+        for width in (1280, 400):
+            shown = browser.new_page(viewport={"width": width, "height": 900})
+            shown.set_content(text.replace("</head>", f"<style>{PLAN}{STYLE}</style></head>"))
+            box = shown.locator("form[action='/do/lift'] button").bounding_box()
+            assert box is not None and box["x"] + box["width"] <= width, (width, box)

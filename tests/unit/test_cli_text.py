@@ -174,11 +174,13 @@ def test_status_names_deployments_that_do_not_answer_once() -> None:
         "journal_lag": 0,
         "health": {"main": "open: 8 failures in a row"},
     }
+    other = gateway | {"pid": 2, "health": {"main": "half_open: 9 failures in a row"}}
     text = status_text(
-        {"company": "acme", "blueprint": 1, "postgres": "embedded", "gateways": [gateway, gateway | {"pid": 2}],
+        {"company": "acme", "blueprint": 1, "postgres": "embedded", "gateways": [gateway, other],
          "pending": [], "difference": [], "findings": 0, "kills": []}
     )  # fmt: skip
-    assert text.count("deployment main: breaker open: 8 failures in a row") == 1
+    told = [line for line in text.splitlines() if "main" in line]
+    assert told == ["deployment main: breaker open: 8 failures in a row, at 2 of 2 workers"]
     assert "no deployment's breaker is open" not in text
 
 
@@ -326,6 +328,8 @@ def test_limits_that_are_not_shown_are_counted() -> None:
     text = limits_text([row] * 45)
     assert text.count("ana") == 40 and text.endswith("\n5 more rows with --json, none nearer to its end")
     assert "more row" not in limits_text([row] * 40)
+    money = {**row, "counts": "cost", "taken": "0.011050000000", "most": "1200.000000000000", "per": "now"}
+    assert limits_text([money]).splitlines()[1].split()[-6:] == ["$0.01105", "$1,200.00", "when", "a", "call", "ends"]
 
 
 def test_what_a_person_holds_is_told_in_words(
@@ -353,6 +357,7 @@ def test_how_far_budgets_are_used_is_told_with_those_first_that_end_soonest() ->
     assert head.split() == ["budget", "covers", "period", "spent", "of", "used"]
     assert first.split("  ")[-1].strip() == "85% (near)" and "November 2026" in first and "$17.00" in first
     assert second.startswith("lab (soft)") and second.rstrip().endswith("0%")
+    assert budgets_text([{**soft, "near": True, "share": 1.2}]).endswith("120% (crossed)"), "as the console says"
     assert budgets_text([row] * 42).endswith("\n2 more rows with --json, none nearer to its end")
 
 

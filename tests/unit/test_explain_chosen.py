@@ -53,6 +53,19 @@ def explain_attempts(*attempts: dict[str, Any], **more: Any) -> list[str]:
     return explain_source({**receipt(answered), "attempts": list(attempts), **more}, PLACED)[1:]
 
 
+def test_a_caller_who_left_is_not_a_deployment_that_gave_no_answer() -> None:
+    gone = {"status": "cancelled", "error_code": "client_gone"}
+    assert explain_attempts(attempt("one", "cancelled"), **gone) == [
+        "one was asked, and the caller disconnected before its answer was complete: cancelled.",
+    ]
+    slower = {**attempt("one", "cancelled"), "first_byte_ms": None}
+    hedge = {**attempt("two", "cancelled", "hedge"), "first_byte_ms": 9.0}
+    assert explain_attempts(slower, hedge, **gone) == [
+        "one was asked and had said nothing when two answered: cancelled.",
+        "two was asked as well, and the caller disconnected before its answer was complete: cancelled.",
+    ]
+
+
 def test_a_stream_that_broke_off_is_not_one_that_gave_no_answer() -> None:
     assert explain_attempts(attempt("one", "failed"), attempt("two", "ok", "resumed")) == [
         "one broke off in the middle of its answer.",

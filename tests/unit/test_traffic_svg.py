@@ -8,7 +8,8 @@ from xml.etree import ElementTree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from groundplan.console.traffic_svg import ROW_HEIGHT, SPARK_HEIGHT, call_waterfall, sparkline
+from groundplan.console import receipt
+from groundplan.console.traffic_svg import NAME_LENGTH, ROW_HEIGHT, SPARK_HEIGHT, call_waterfall, sparkline
 
 HOSTILE = '"><script>x</script>'
 COUNT = st.integers(0, 50)
@@ -49,7 +50,7 @@ def attempt(number: int, **more: Any) -> dict[str, Any]:
 
 def call(*attempts: dict[str, Any]) -> dict[str, Any]:
     steps = [{"step": "identify", "ms": 0.2}, {"step": "admit", "ms": 1.0}, {"step": "serve", "ms": 9.0}]
-    return {"duration_ms": 10.0, "steps": steps, "attempts": list(attempts)}
+    return {"status": "ok", "key_id": "k", "duration_ms": 10.0, "steps": steps, "attempts": list(attempts)}
 
 
 def test_a_call_is_one_row_for_each_step_and_attempt_on_one_scale() -> None:
@@ -75,11 +76,46 @@ def test_an_answer_whose_first_byte_nobody_timed_is_no_failure() -> None:
     assert "wf-failed" not in [rect.attrib["class"] for rect in svg.findall("rect")]
 
 
+def test_what_the_caller_or_a_faster_attempt_ended_is_not_drawn_as_failed() -> None:
+    left = attempt(0, outcome="cancelled")
+    slower = attempt(1, outcome="cancelled", first_byte_ms=None)
+    svg = ElementTree.fromstring(call_waterfall(call(left, slower)))
+    drawn = [
+        rect.attrib["class"] for rect in svg.findall("rect") if rect.attrib["class"] not in ("wf-track", "wf-step")
+    ]
+    assert drawn == ["wf-connect", "wf-wait", "wf-receive", "wf-connect", "wf-wait"]
+    assert "cancelled, 8.0 ms" in [text.text for text in svg.findall("text")]
+
+
+def test_the_time_of_a_refusal_is_that_of_the_step_that_refused() -> None:
+    """Such as the wait for idle amounts of a budget: completed steps alone would leave it without a bar."""
+    steps = [{"step": "identify", "ms": 0.5}, {"step": "cache", "ms": 1.0}]
+    refused = {"status": "refused", "key_id": "k", "duration_ms": 251.0, "steps": steps, "attempts": []}
+    svg = ElementTree.fromstring(call_waterfall(refused))
+    assert [text.text for text in svg.findall("text")][-2:] == ["admit", "refused, 250 ms"]
+    assert [each.ms for each in receipt.steps(receipt_facts(refused)) if each.name == "admit"] == [250.0]
+    untimed = {**refused, "steps": [], "duration_ms": None}
+    assert call_waterfall(untimed) == ""
+
+
+def receipt_facts(call: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "who": None, "blueprint": 1, "cache": "none", "passages": [], "error_code": "budget_exhausted", "tool": None,
+        "deployment": None, "prompt_tokens": 0, "completion_tokens": 0, **call,
+    }  # fmt: skip
+
+
+def test_a_long_name_leaves_room_for_its_duration() -> None:
+    svg = ElementTree.fromstring(call_waterfall(call(attempt(0, deployment="n" * 63))))
+    name = svg.findall("text")[-2].text or ""
+    assert len(name) == NAME_LENGTH and name.startswith("1. nnn") and name.endswith("…")
+
+
 def test_a_step_that_is_made_twice_in_a_row_is_one_row() -> None:
     """A call that was answered from the cache looks for its key, then for its answer."""
     told = {"identify": 0.2, "cache": 1.0}
     steps = [{"step": name, "ms": ms} for name, ms in told.items()] + [{"step": "cache", "ms": 4.2}]
-    svg = ElementTree.fromstring(call_waterfall({"duration_ms": 4.2, "steps": steps, "attempts": []}))
+    svg = ElementTree.fromstring(call_waterfall({**call(), "duration_ms": 4.2, "steps": steps}))
     assert [text.text for text in svg.findall("text")] == ["identify", "0.2 ms", "cache", "4.0 ms"]
 
 
@@ -91,4 +127,4 @@ def test_a_call_from_before_has_its_steps_only_and_a_refused_one_nothing() -> No
     old = attempt(0)
     old["started_ms"] = None
     assert call_waterfall(call(old)).count("<text") == 6
-    assert call_waterfall({"duration_ms": None, "steps": [], "attempts": []}) == ""
+    assert call_waterfall({**call(), "duration_ms": None, "steps": []}) == ""

@@ -27,6 +27,8 @@ def explain_call(facts: Facts) -> list[str]:
     lines = [f"Call to {facts['workload']} at {facts['at']}, under blueprint {facts['blueprint']}."]
     if facts["who"] is not None:
         lines.append(f"It was made by {facts['who']}{' in the demo' if facts['acting'] else ''}.")
+    if facts.get("key_name"):
+        lines.append(f"It came with the {facts['key_name']} to {facts['endpoint']}.")
     labels = [f"the {name} {facts[name]}" for name in ("feature", "ticket") if facts.get(name)]
     if labels:
         lines.append(f"Its caller says that it is for {' and '.join(labels)}.")
@@ -148,12 +150,23 @@ def _failed_attempt(attempt: Facts, facts: Facts, last: Facts | None) -> str:
     later = facts["attempts"][facts["attempts"].index(attempt) + 1 :]
     if begun and (any(_has_flag(item, "resumed") for item in later) or facts.get("error_code") == "stream_broken"):
         return f"{name} broke off in the middle of its answer."
-    if attempt["outcome"] == "cancelled" and last is not None and (as_well or _has_flag(last, "hedge")):
-        return f"{name} was asked{as_well} and had said nothing when {last['deployment']} answered: cancelled."
+    if attempt["outcome"] == "cancelled" and (winner := last or _hedge_winner(attempt, facts)) is not None:
+        if as_well or _has_flag(winner, "hedge"):
+            return f"{name} was asked{as_well} and had said nothing when {winner['deployment']} answered: cancelled."
+    elif attempt["outcome"] == "cancelled" and facts.get("error_code") == "client_gone":
+        return f"{name} was asked{as_well}, and the caller disconnected before its answer was complete: cancelled."
     answered = attempt["http_status"]
     meaning = f": {REFUSAL_MEANINGS[answered]}" if answered in REFUSAL_MEANINGS else ""
     status = f" (HTTP {answered}{meaning})" if answered else ""
     return f"{name} was asked{as_well} and gave no answer: {_outcome(attempt)}{status}."
+
+
+def _hedge_winner(attempt: Facts, facts: Facts) -> Facts | None:
+    """The attempt that had begun to answer when this one, hedged by it or its hedge, had said nothing."""
+    if attempt.get("first_byte_ms") is not None:
+        return None
+    begun = (other for other in facts["attempts"] if other is not attempt and other.get("first_byte_ms") is not None)
+    return next((other for other in begun if _has_flag(other, "hedge") or _has_flag(attempt, "hedge")), None)
 
 
 def explain_change(facts: Facts) -> list[str]:

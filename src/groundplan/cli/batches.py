@@ -10,6 +10,7 @@ from groundplan.cli.client import ControlClient
 from groundplan.cli.command_group import command_group
 from groundplan.cli.options import GroupOptions, HomeOption, JsonOption, WorkloadOption
 from groundplan.cli.output import emit, table, usd
+from groundplan.core.words import format_size
 
 app = command_group("Batches with their progress, cost and reserved budget: list.", runs_alone=True)
 
@@ -38,12 +39,12 @@ def batches_text(value: dict[str, Any]) -> str:
     """The batches, and the files by workload, as tables for people."""
     rows = [
         (
-            row["id"], row["workload"], row["status"], f"{row['completed']} of {row['total']}", row["failed"],
-            usd(row["cost_usd"]), usd(row["held_usd"]), row["problem"] or "",
+            row["id"], row["workload"], row["status"].replace("_", " "), f"{row['completed']} of {row['total']}",
+            row["failed"], usd(row["cost_usd"]), usd(row["held_usd"]), row["problem"] or "",
         )
         for row in value["batches"]
     ]  # fmt: skip
-    head = ("batch", "workload", "status", "made", "failed", "cost", "held", "why not")
+    head = ("batch", "workload", "status", "completed", "failed", "cost", "reserved", "problem")
     text = table(head, rows) if rows else "there are no batches"
-    files = [(row["workload"], row["files"], f"{row['bytes'] / 1e6:,.1f} MB") for row in value["files"]]
+    files = [(row["workload"], row["files"], format_size(row["bytes"])) for row in value["files"]]
     return f"{text}\n\n{table(('workload', 'files', 'size'), files)}" if files else text

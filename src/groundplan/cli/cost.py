@@ -79,7 +79,7 @@ def budgets_text(rows: list[dict[str, Any]]) -> str:
     """Table of budgets in the given order, with the amount spent in the present period."""
     cells = []
     for row in rows[:ROWS_SHOWN]:
-        suffix = " (near)" if row["near"] else ""
+        suffix = " (crossed)" if row["share"] > 1 else " (near)" if row["near"] else ""
         kind = row["title"] if row["hard"] else f"{row['title']} (soft)"
         share = f"{row['share']:.0%}{suffix}"
         cells.append(
@@ -99,8 +99,14 @@ def limits_text(rows: list[dict[str, Any]]) -> str:
     for row in rows[:ROWS_SHOWN]:
         counts = row["counts"] if row["per"] == "now" else f"{row['counts']} {per_period(row['per'])}"
         suffix = " (near)" if row["near"] else ""
-        cells.append((row["limit"], row["who"], counts, f"{row['taken']}{suffix}", row["most"], row["frees_at"] or "-"))
-    return table(("limit", "who", "counts", "taken", "of", "free again"), cells) + _hidden_rows_note(rows)
+        amounts = (f"{_amount(row['taken'])}{suffix}", _amount(row["most"]))
+        cells.append((row["limit"], row["who"], counts, *amounts, row["frees_at"] or "when a call ends"))
+    return table(("limit", "who", "counts", "used", "maximum", "frees up"), cells) + _hidden_rows_note(rows)
+
+
+def _amount(value: int | str) -> str:
+    """A count, or an amount of money, which is text."""
+    return f"{value:,}" if isinstance(value, int) else usd(value)
 
 
 @dataclass(frozen=True, slots=True)

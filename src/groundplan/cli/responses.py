@@ -54,12 +54,12 @@ def responses_text(value: dict[str, Any]) -> str:
     """The responses, and the number of open ones by workload, as tables for people."""
     rows = [
         (
-            row["id"], row["workload"], row["status"], row["created_at"][:19], usd(row["cost_usd"]),
+            row["id"], row["workload"], row["status"].replace("_", " "), row["created_at"][:19], usd(row["cost_usd"]),
             (row["due_at"] or "")[:19], row["problem"] or "",
         )
         for row in value["responses"]
     ]  # fmt: skip
-    head = ("response", "workload", "status", "asked", "cost", "tried again", "why not")
+    head = ("response", "workload", "status", "asked", "cost", "tried again", "problem")
     text = table(head, rows) if rows else NONE
     open_rows = [(item["workload"], item["queued"], item["in_progress"]) for item in value["open"]]
     return f"{text}\n\n{table(('workload', 'queued', 'in progress'), open_rows)}" if open_rows else text

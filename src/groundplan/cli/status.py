@@ -37,9 +37,9 @@ def status_text(value: dict[str, Any]) -> str:
         )]  # fmt: skip
     else:
         lines.append("no gateway is connected")
-    health = {(name, state) for gateway in gateways for name, state in gateway["health"].items()}
-    lines += [f"deployment {name}: breaker {state}" for name, state in sorted(health)]
-    if gateways and all(state.startswith("closed") for _, state in health):
+    states = _breaker_states(gateways)
+    lines += [_breaker_text(name, found, len(gateways)) for name, found in sorted(states.items())]
+    if gateways and all(state.startswith("closed") for found in states.values() for state in found):
         lines.append("no deployment's breaker is open")
     lines += [pending_text(pending) for pending in value["pending"][:ROWS_SHOWN]]
     if (more := len(value["pending"]) - ROWS_SHOWN) > 0:
@@ -53,6 +53,22 @@ def status_text(value: dict[str, Any]) -> str:
     if value["findings"]:
         lines.append(f"{quantity(value['findings'], 'finding')} in the inbox")
     return "\n".join(lines)
+
+
+def _breaker_states(gateways: list[dict[str, Any]]) -> dict[str, list[str]]:
+    """The state of each deployment's breaker, such as `open: 8 failures in a row`, at each worker that names it."""
+    states: dict[str, list[str]] = {}
+    for gateway in gateways:
+        for name, state in gateway["health"].items():
+            states.setdefault(name, []).append(state)
+    return states
+
+
+def _breaker_text(name: str, states: list[str], workers: int) -> str:
+    """One line for a deployment: the worst state, and at how many workers it is not closed."""
+    worst = min(states, key=lambda state: (not state.startswith("open"), state))
+    where = f", at {len(states)} of {quantity(workers, 'worker')}" if workers > 1 else ""
+    return f"deployment {name}: breaker {worst.replace('_', ' ')}{where}"
 
 
 def _lag(size: int) -> str:

@@ -44,16 +44,16 @@ def steps(call: dict[str, Any]) -> tuple[StepView, ...]:
         took[row["step"]] = took.get(row["step"], 0.0) + max(0.0, float(row["ms"]) - before)
         before = float(row["ms"])
     told = _step_texts(call)
-    reached, passed = set(took), set(took)
-    if call["key_id"] is not None and "identify" not in took:  # a tool or a conversation: no such step is written down
+    reached = set(took)
+    if _is_identified_untimed(call):
         reached.add("identify")
-        passed.update(("identify", "cache"))
     if call["tool"] is not None and call["status"] != "refused":
         reached.update(("admit", "serve"))
-    if call["status"] == "refused":
-        refusing = next((name for name in _TIMED_STEPS if name not in passed), "serve")
-        told[refusing] = f"refused: {call['error_code']}"
-        reached.add(refusing)
+    if (refusal := refusing_step(call)) is not None:
+        told[refusal.name] = f"refused: {call['error_code']}"
+        reached.add(refusal.name)
+        if refusal.ms is not None:
+            took[refusal.name] = refusal.ms
     elif call["attempts"]:  # a worker that died wrote no step down, but what was sent had passed these
         reached.update(_TIMED_STEPS)
     elif call["cache"] in _CACHED:  # checked like any other, and its passages confirmed, before it was looked up
@@ -64,6 +64,33 @@ def steps(call: dict[str, Any]) -> tuple[StepView, ...]:
         else {**STEP_DESCRIPTIONS, "serve": "the tool is used", "cache": "never of a tool"}
     )
     return tuple(StepView(name, what[name], name in reached, took.get(name), told[name]) for name in STEPS)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """The step that refused a call. `ms`: its duration, which nothing else recorded; None where it is not known."""
+
+    name: str
+    ms: float | None
+
+
+def refusing_step(call: dict[str, Any]) -> Refusal | None:
+    """The step that refused `call`, None where it was not refused. Only completed steps are recorded, so this one took
+    what is left of the call's duration, such as the wait for idle amounts of a budget."""
+    if call["status"] != "refused":
+        return None
+    recorded = [row["step"] for row in call["steps"]]
+    passed = {*recorded, *(("identify", "cache") if _is_identified_untimed(call) else ())}
+    name = next((name for name in _TIMED_STEPS if name not in passed), "serve")
+    duration = call.get("duration_ms")
+    if duration is None or call["attempts"] or not recorded or "settle" in recorded:
+        return Refusal(name, None)
+    return Refusal(name, max(0.0, float(duration) - max(float(row["ms"]) for row in call["steps"])))
+
+
+def _is_identified_untimed(call: dict[str, Any]) -> bool:
+    """Whether a tool or a conversation made the call, of which this step is not recorded."""
+    return call["key_id"] is not None and all(row["step"] != "identify" for row in call["steps"])
 
 
 _NO_TOKENS = {

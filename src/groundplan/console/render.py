@@ -22,7 +22,7 @@ from markupsafe import Markup, escape
 from groundplan.console.client import Api, Reply
 from groundplan.core.clock import end_of_day
 from groundplan.core.money import PICO, short_usd
-from groundplan.core.words import format_period, per_period, quantity
+from groundplan.core.words import format_period, format_size, per_period, quantity
 
 NAVIGATION = (
     ("Overview", "/"),
@@ -145,6 +145,7 @@ templates.filters.update(
     each=per_period,
     counted=quantity,
     whole=grouped_digits,
+    size=format_size,
     ticks=render_code,
     page_of=item_page_path,
 )

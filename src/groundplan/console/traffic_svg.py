@@ -13,10 +13,13 @@ from typing import Any
 
 from markupsafe import Markup, escape
 
+from groundplan.console.receipt import refusing_step
 from groundplan.console.render import format_milliseconds
 
 SPARK_HEIGHT = 64
 ROW_HEIGHT = 36
+NAME_LENGTH = 36
+"""Characters of a name that fit beside its duration on a phone; the list of attempts has the whole name."""
 _OUTCOMES = ("failed", "refused", "cancelled", "ok")
 _LABELLED_COUNTS = ("calls", "failed", "refused", "cancelled")
 
@@ -88,6 +91,10 @@ def _step_bars(call: dict[str, Any]) -> list[Bar]:
         begin = bars.pop().begin if bars and bars[-1].name == row["step"] else before
         bars.append(Bar(row["step"], format_milliseconds(end - begin), begin, end, (("wf-step", begin, end),)))
         before = end
+    if (refusal := refusing_step(call)) is not None and refusal.ms is not None:
+        end = before + refusal.ms
+        label = f"refused, {format_milliseconds(refusal.ms)}"
+        bars.append(Bar(refusal.name, label, before, end, (("wf-step", before, end),)))
     return bars
 
 
@@ -111,14 +118,16 @@ def _phases(attempt: dict[str, Any], begin: float, end: float) -> tuple[tuple[st
     connected = begin + (attempt.get("connect_ms") or 0.0)
     first = attempt.get("first_byte_ms")
     answered = end if first is None else min(end, begin + first)
-    last = "wf-receive" if attempt["outcome"] == "ok" else "wf-failed"
-    waiting = "wf-wait" if first is not None or attempt["outcome"] == "ok" else "wf-failed"
+    well = attempt["outcome"] in ("ok", "cancelled")  # what the caller or a faster attempt ended has not failed
+    last = "wf-receive" if well else "wf-failed"
+    waiting = "wf-wait" if first is not None or well else "wf-failed"
     parts = (("wf-connect", begin, connected), (waiting, connected, answered), (last, answered, end))
     return tuple(part for part in parts if part[2] > part[1])
 
 
 def _bar_svg(bar: Bar, position: int, total_ms: float) -> str:
     top = position * ROW_HEIGHT
+    name = bar.name if len(bar.name) <= NAME_LENGTH else f"{bar.name[: NAME_LENGTH - 1]}…"
     rectangles = "".join(
         f'<rect class="{style}" x="{begin / total_ms * 100:.3f}%" y="{top + 20}"'
         f' width="{max(0.25, (end - begin) / total_ms * 100):.3f}%" height="9"/>'
@@ -126,6 +135,6 @@ def _bar_svg(bar: Bar, position: int, total_ms: float) -> str:
     )
     return (
         f'<rect class="wf-track" x="0" y="{top + 20}" width="100%" height="9"/>{rectangles}'
-        f'<text x="0" y="{top + 14}">{escape(bar.name)}</text>'
+        f'<text x="0" y="{top + 14}">{escape(name)}</text>'
         f'<text class="wf-told" x="100%" y="{top + 14}" text-anchor="end">{escape(bar.label)}</text>'
     )

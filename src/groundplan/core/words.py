@@ -19,6 +19,13 @@ def quantity(number: int, one: str, many: str | None = None) -> str:
     return f"{number:,} {one if number == 1 else many or f'{one}s'}"
 
 
+def format_size(size: int) -> str:
+    """`1 byte`, `840 bytes`, `12.3 kB`, `4.0 MB`, `1,204.5 MB`."""
+    if size < 1000:
+        return quantity(size, "byte")
+    return f"{size / 1e3:,.1f} kB" if size < 1e6 else f"{size / 1e6:,.1f} MB"
+
+
 def display_value(value: object) -> str:
     """Format a value from YAML or JSON on one line: `a, b`, `yes`, `{use: own, words: [refund]}`. Empty values in
     braces are left out; deeply nested values become `…`."""

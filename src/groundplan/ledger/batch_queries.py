@@ -55,5 +55,11 @@ def _to_json(row: dict[str, Any]) -> dict[str, Any]:
         "key_id": str(row["key_id"]),
         "held_usd": format_numeric(held),
         "cost_usd": format_numeric(cost),
-        "problem": errors[0]["message"] if errors else waits,
+        "problem": _first_error(errors) if errors else waits,
     }
+
+
+def _first_error(errors: list[dict[str, Any]]) -> str:
+    """The first of the errors for which a batch failed, with its line in the input file."""
+    line, message = errors[0].get("line"), str(errors[0]["message"])
+    return message if line is None else f"line {line}: {message}"

@@ -22,8 +22,10 @@ _BUDGET_BY_ID = re.compile(r"(?:key|experiment)/([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-
 
 
 def full_receipt(conn: Connection[Any], services: Services, caller: Caller, call_id: UUID) -> dict[str, Any]:
-    """`queries.receipt` with `chosen`, `content`, and for callers with a duty `allocated`. Raises as that does."""
+    """`queries.receipt` with `chosen`, `content`, `key_name` (`key PREFIX...`; null where the call had no key), and for
+    callers with a duty `allocated`. Raises as that does."""
     receipt = _with_budget_titles(conn, with_actor_name(conn, caller, queries.receipt(conn, call_id)))
+    key = receipt["key_id"]
     content = content_store.find_content(conn, call_id)
     duty = can_read_all(caller)
     allocated = cost_receipt.allocated_to_call(conn, receipt, services.clock.now().date()) if duty else None
@@ -33,6 +35,7 @@ def full_receipt(conn: Connection[Any], services: Services, caller: Caller, call
     return {
         **receipt,
         "chosen": chosen,
+        "key_name": store.actor_names(conn, [key]).get(key) if key else None,
         "allocated": allocated,
         "content": None if content is None else content.facts(),
     }
