@@ -53,7 +53,7 @@ async def test_lines_are_counted_once_whichever_worker_ends_them(database: Datab
             await batch_store.end_pending(connection, batch, "batch_cancelled", "it was")
             await batch_store.compact_counts(connection, batch)
             assert admin.execute("SELECT count(*) FROM batch_done").fetchall() == [(2,)]
-            await batch_store.mark_ended(connection, batch, "cancelled", None, None)
+            await batch_store.mark_ended(connection, batch, "cancelled", (None, None), grounded=False)
             assert await batch_store.count_done(connection, [batch]) == {batch: (7, 23)}
             assert admin.execute("SELECT completed, failed FROM batch_done").fetchall() == [(7, 23)]
             counted = admin.execute("SELECT count(*) FILTER (WHERE ok), count(*) FILTER (WHERE NOT ok) FROM batch_line")

@@ -231,7 +231,7 @@ async def test_cancelling_a_batch_does_not_wait_for_its_start(
             for name, ok, result in told:
                 as_here = result_store.error_line(None, name, "batch_cancelled", "it was")
                 assert {**json.loads(result), "id": as_here["id"]} == as_here and not ok
-            await batch_store.mark_ended(connection, batch, "cancelled", None, None)
+            await batch_store.mark_ended(connection, batch, "cancelled", (None, None), grounded=False)
             assert not await batch_store.mark_begun(connection, batch, 1, [], 0), "it has ended"
 
 

@@ -21,7 +21,6 @@ from openai import APIStatusError, AsyncOpenAI, BadRequestError, ConflictError, 
 from openai.types import Batch, FileDeleted, FileObject
 from tests.integration import node_client
 from tests.integration.gateway_stack import (
-    GROUNDING,
     Stack,
     blueprint,
     deployment,
@@ -692,35 +691,6 @@ async def test_files_are_stored_listed_and_deleted_per_workload(setup: Setup) ->
     assert not path.exists()
     with pytest.raises(NotFoundError):
         await client.files.retrieve(file.id)
-
-
-async def test_results_based_on_permissions_are_readable_only_by_the_person_they_were_made_for(setup: Setup) -> None:
-    """What a batch came to may say what its person may read, and a colleague with a key of the workload may not."""
-    stack, ana, ben = setup.stack, setup.stack.person("ana@acme.example"), setup.stack.person("ben@acme.example")
-    keys = {"ana": stack.key(person=ana), "ben": stack.key(person=ben), "nobody": setup.key}
-    async with AsyncOpenAI(base_url=f"http://127.0.0.1:{stack.port}/v1", api_key=keys["ana"]) as client:
-        batch = await wait_until_ended(client, (await create_batch(client, input_lines(1))).id)
-    results, shared = batch.output_file_id, await setup.client.files.create(file=input_lines(1), purpose="batch")
-
-    async def readers() -> list[str]:
-        """Who reads the results, and lists them."""
-        found = []
-        for name, key in keys.items():
-            listed = {file["id"] for file in (await stack.ask("GET", "/v1/files", key)).json["data"]}
-            reply = await stack.ask("GET", f"/v1/files/{results}/content", key)
-            assert (results in listed, shared.id in listed) == (reply.status == 200, True), reply.body
-            found += [name] if reply.status == 200 else []
-        return found
-
-    assert await readers() == ["ana", "ben", "nobody"]
-    places = [deployment("one", setup.model_port), deployment("vectors", setup.model_port, kind="embeddings")]
-    workloads = [workload("assistant", ["one"], embeddings=["vectors"], grounding=GROUNDING)]
-    stack.apply(blueprint(2, places, workloads, limit=PICO // 100))
-    await stack.wait_until_ready(2)
-    assert await readers() == ["ana"]
-    assert (await stack.ask("DELETE", f"/v1/files/{results}", keys["ben"])).status == 404
-    reply = await stack.ask("GET", f"/v1/files?ids={results}", keys["ben"], anthropic_version="2023-06-01")
-    assert (reply.status, reply.json["data"]) == (200, [])
 
 
 async def test_files_whose_rows_were_deleted_are_removed_from_disk(database: Database, tmp_path: Path) -> None:

@@ -409,7 +409,8 @@ class BatchRunner:
             status = "cancelled" if locked.status == "cancelling" else "expired" if expired else "completed"
             if locked.status == "validating":
                 status = "expired"
-            await batch_store.mark_ended(connection, batch.id, status, output, failures)
+            grounded = files_api.is_grounded(self._gateway, batch.workload)
+            await batch_store.mark_ended(connection, batch.id, status, (output, failures), grounded=grounded)
         self._blobs.unmark(batch.id)
         self._calls.end_reasons.pop(batch.id, None)
 

@@ -31,7 +31,8 @@ OpenAI's."""
 ENDED = frozenset({"failed", "completed", "expired", "cancelled"})
 _COLUMNS: LiteralString = """b.id, b.workload, b.key_id, b.person, b.endpoint, b.input_file, b.completion_window,
     b.metadata, b.status, b.created_at, b.expires_at, b.in_progress_at, b.cancelling_at, b.ended_at, b.errors,
-    b.output_file, b.error_file, b.total, b.held_usd, b.charges, b.cancelled, b.expired, b.output_seconds, b.said"""
+    b.output_file, b.error_file, b.total, b.held_usd, b.charges, b.cancelled, b.expired, b.output_seconds, b.said,
+    b.grounded"""
 
 SHORT_TRANSACTION: LiteralString = "SET LOCAL idle_in_transaction_session_timeout = '2s'"
 """For a transaction on a connection that is also used for longer ones: moving the money of a batch locks the rows of
@@ -75,6 +76,8 @@ class Batch:
     """How long its result files are kept; None: until they are deleted."""
     said: dict[str, str] = field(default_factory=dict)
     """Headers of the request that created it which its calls have, too: the feature, and the ticket."""
+    grounded: bool = False
+    """Whether its workload had sources when it was created, or when it ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,12 +117,13 @@ async def add(connection: Connection, batch: Batch) -> None:
     """Store a new batch."""
     await connection.execute(
         """INSERT INTO batch (id, workload, key_id, person, endpoint, input_file, completion_window, metadata, status,
-             created_at, expires_at, total, output_seconds, said)
-           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
+             created_at, expires_at, total, output_seconds, said, grounded)
+           VALUES (%s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s, %s)""",
         (
             batch.id, batch.workload, batch.key, batch.person, batch.endpoint, batch.input_file,
             batch.completion_window, None if batch.metadata is None else Jsonb(batch.metadata), batch.status,
             batch.created_at, batch.expires_at, batch.total, batch.output_seconds, Jsonb(batch.said),
+            batch.grounded,
         ),
     )  # fmt: skip
 
@@ -426,16 +430,19 @@ async def has_open_lines(connection: Connection, batch: UUID) -> bool:
     return row is not None and bool(row[0])
 
 
-async def mark_ended(connection: Connection, id: UUID, status: str, output: UUID | None, failures: UUID | None) -> None:
-    """Store that the batch has ended, with its result files; its lines' results are deleted, and its slices closed."""
+async def mark_ended(
+    connection: Connection, id: UUID, status: str, files: tuple[UUID | None, UUID | None], *, grounded: bool
+) -> None:
+    """Store that the batch has ended, with its result files (output, errors); its lines' results are deleted, and its
+    slices closed. `grounded`: whether its workload has sources now."""
     await connection.execute(
         f"""UPDATE batch b SET status = %s, ended_at = now(), output_file = %s, error_file = %s,
-             cancelled = l.cancelled, expired = l.expired
+             cancelled = l.cancelled, expired = l.expired, grounded = b.grounded OR %s
            FROM (SELECT count(*) FILTER (WHERE code = 'batch_cancelled') AS cancelled,
                count(*) FILTER (WHERE code = 'batch_expired') AS expired
              FROM (SELECT {ERROR_CODE} AS code FROM batch_line WHERE batch_id = %s AND NOT ok) r) l
            WHERE b.id = %s""",
-        (status, output, failures, id, id),
+        (status, *files, grounded, id, id),
     )
     await connection.execute("UPDATE batch_line SET result = NULL WHERE batch_id = %s", (id,))
     await compact_counts(connection, id, 1)

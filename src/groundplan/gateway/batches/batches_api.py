@@ -256,7 +256,8 @@ class BatchesApi:
             is_repeat = id is not None
             if id is None:
                 batch = await self._new_batch(connection, key, person, order, (now, ends))
-                batch = replace(batch, said=valid_headers(request.headers))
+                grounded = files_api.is_grounded(self._gateway, key.workload)
+                batch = replace(batch, said=valid_headers(request.headers), grounded=grounded)
                 async with connection.transaction():
                     id = await creation_key_store.claim(connection, once.key, batch.id)
                     if not (is_repeat := id != batch.id):

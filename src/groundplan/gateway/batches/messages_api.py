@@ -69,8 +69,8 @@ class MessageBatchesApi:
             return
         batch, done = await self._find(message_shapes.batch_id(parts[0]), key, cancel=last == "cancel")
         if last == "results" or method == b"DELETE":
-            caller = files_api.caller_for(self._gateway, key.workload, person)
-            if caller.person is not None and batch.person not in ("", caller.person):
+            grounded = batch.grounded or files_api.is_grounded(self._gateway, key.workload)
+            if grounded and batch.person not in ("", person):
                 raise message_shapes.batch_not_found()
         if last == "results":
             await self._send_results(batch, response)
@@ -100,7 +100,7 @@ class MessageBatchesApi:
             input_file=input_file, completion_window=f"{HOURS}h", metadata=headers, status="validating", created_at=now,
             expires_at=now + timedelta(hours=HOURS), in_progress_at=None, cancelling_at=None, ended_at=None, errors=[],
             output_file=None, error_file=None, total=requests.count, held_usd=0, charges=[],
-            said=valid_headers(request.headers),
+            said=valid_headers(request.headers), grounded=files_api.is_grounded(self._gateway, key.workload),
         )  # fmt: skip
         stored = await self._gateway.run_shielded(self._store(batch, file, once, room))
         if stored == batch.id:

@@ -24,8 +24,9 @@ _HIDDEN_PURPOSES = [MESSAGES, PART]
 _COLUMNS: LiteralString = "id, workload, purpose, filename, bytes, created_at, expires_at"
 _PRESENT: LiteralString = "deleted_at IS NULL AND (expires_at IS NULL OR expires_at > now())"
 _VISIBLE: LiteralString = """(%(person)s::text IS NULL OR NOT EXISTS (SELECT FROM batch b
-    WHERE api_file.id IN (b.output_file, b.error_file) AND b.person <> '' AND b.person <> %(person)s))"""
-"""Condition: the file is not a result of another person's batch."""
+    WHERE api_file.id IN (b.output_file, b.error_file) AND b.person <> '' AND b.person <> %(person)s
+      AND (b.grounded OR %(grounded)s)))"""
+"""Condition: the file is not a result, from sources, of another person's batch."""
 _IN_USE: LiteralString = """EXISTS (SELECT FROM batch b
     WHERE b.input_file = f.id AND b.status IN ('validating', 'in_progress', 'cancelling'))"""
 """Condition: a batch that has not ended reads the file f."""
@@ -46,6 +47,20 @@ class StoredFile:
     """When it is deleted by itself; None: never."""
 
 
+@dataclass(frozen=True, slots=True)
+class Reader:
+    """Who wants to read results of batches. `grounded`: whether the workload has sources now, so that any result may be
+    from them; otherwise those of batches that were made, or ended, while it had some."""
+
+    person: str
+    grounded: bool
+
+
+def _reader_parameters(reader: Reader | None) -> dict[str, Any]:
+    """Parameters of a statement with `_VISIBLE`. None: nothing is hidden."""
+    return {"person": reader and reader.person, "grounded": reader is not None and reader.grounded}
+
+
 async def add(connection: Connection, file: StoredFile, key: UUID | None, upload: UUID | None = None) -> None:
     """Add a file, once by its id. `upload`: the upload of which it is a part."""
     await connection.execute(
@@ -59,11 +74,12 @@ async def add(connection: Connection, file: StoredFile, key: UUID | None, upload
     )  # fmt: skip
 
 
-async def find(connection: Connection, id: UUID, workload: str, person: str | None = None) -> StoredFile | None:
-    """A file of the workload that is not deleted. `person`: hide results of other persons' batches; None: hide none."""
+async def find(connection: Connection, id: UUID, workload: str, reader: Reader | None = None) -> StoredFile | None:
+    """A file of the workload that is not deleted. `reader`: hide results, from sources, of other persons' batches;
+    None: hide none."""
     query: LiteralString = f"""SELECT {_COLUMNS} FROM api_file
         WHERE id = %(id)s AND workload = %(workload)s AND purpose <> ALL(%(not)s) AND {_PRESENT} AND {_VISIBLE}"""
-    parameters = {"id": id, "workload": workload, "not": _HIDDEN_PURPOSES, "person": person}
+    parameters = {"id": id, "workload": workload, "not": _HIDDEN_PURPOSES, **_reader_parameters(reader)}
     row = await (await connection.execute(query, parameters)).fetchone()
     return None if row is None else StoredFile(*row)
 
@@ -82,9 +98,9 @@ async def list_page(
     limit: int,
     *,
     newest_first: bool,
-    person: str | None = None,
+    reader: Reader | None = None,
 ) -> list[StoredFile]:
-    """At most `limit` files of a workload behind the one with the id `after`; `person` as in `find`."""
+    """At most `limit` files of a workload behind the one with the id `after`; `reader` as in `find`."""
     behind: LiteralString = "id < %(after)s) ORDER BY id DESC" if newest_first else "id > %(after)s) ORDER BY id"
     query: LiteralString = f"""SELECT {_COLUMNS} FROM api_file
         WHERE workload = %(workload)s AND purpose <> ALL(%(not)s) AND {_PRESENT} AND {_VISIBLE}
@@ -92,18 +108,20 @@ async def list_page(
           AND (%(after)s::uuid IS NULL OR {behind} LIMIT %(limit)s"""
     parameters = {
         "workload": workload, "not": _HIDDEN_PURPOSES, "purpose": purpose, "after": after, "limit": limit,
-        "person": person,
+        **_reader_parameters(reader),
     }  # fmt: skip
     return [StoredFile(*row) for row in await (await connection.execute(query, parameters)).fetchall()]
 
 
-async def find_many(connection: Connection, workload: str, ids: Sequence[UUID], person: str | None) -> list[StoredFile]:
-    """Those of the files `ids` of a workload that are not deleted, newest first; `person` as in `find`."""
+async def find_many(
+    connection: Connection, workload: str, ids: Sequence[UUID], reader: Reader | None
+) -> list[StoredFile]:
+    """Those of the files `ids` of a workload that are not deleted, newest first; `reader` as in `find`."""
     query: LiteralString = f"""SELECT {_COLUMNS} FROM api_file
         WHERE id = ANY(%(ids)s) AND workload = %(workload)s AND purpose <> ALL(%(not)s) AND {_PRESENT} AND {_VISIBLE}
         ORDER BY id DESC"""
     rows = await connection.execute(
-        query, {"ids": list(ids), "workload": workload, "not": _HIDDEN_PURPOSES, "person": person}
+        query, {"ids": list(ids), "workload": workload, "not": _HIDDEN_PURPOSES, **_reader_parameters(reader)}
     )
     return [StoredFile(*row) for row in await rows.fetchall()]
 

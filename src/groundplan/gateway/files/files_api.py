@@ -22,7 +22,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.files import file_store, upload_store
 from groundplan.gateway.files.blobs import Blobs
 from groundplan.gateway.files.file_ids import file_id
-from groundplan.gateway.files.file_store import Connection, StoredFile
+from groundplan.gateway.files.file_store import Connection, Reader, StoredFile
 from groundplan.gateway.files.idempotent_creation import IdempotentCreation
 from groundplan.gateway.files.quota import Quota
 from groundplan.gateway.http import multipart
@@ -46,18 +46,23 @@ PURPOSES = ("batch", *file_store.CONTENT)
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Whose files may be seen: those of a workload; with a `person` not the results of other persons' batches."""
+    """Whose files may be seen: those of a workload; with a `reader` not all results of other persons' batches."""
 
     workload: str
-    person: str | None = None
+    reader: Reader | None = None
+
+
+def is_grounded(gateway: Gateway, workload: str) -> bool:
+    """Whether the workload has sources now."""
+    catalog = gateway.live.catalog
+    plan = None if catalog is None else catalog.plans.get(workload)
+    return plan is not None and plan.workload.grounding is not None
 
 
 def caller_for(gateway: Gateway, workload: str, person: str) -> Caller:
-    """The `Caller` of a request. Where a workload has sources, results of a batch depend on what its person may read,
-    so only that person may see them."""
-    catalog = gateway.live.catalog
-    plan = None if catalog is None else catalog.plans.get(workload)
-    return Caller(workload, person if plan is not None and plan.workload.grounding is not None else None)
+    """The `Caller` of a request. Where a workload has sources, or had some, results of a batch depend on what its
+    person may read, so only that person may see them."""
+    return Caller(workload, Reader(person, is_grounded(gateway, workload)))
 
 
 def query_of(target: bytes) -> dict[str, str]:
@@ -196,14 +201,14 @@ async def list_files(connection: Connection, caller: Caller, target: bytes) -> b
         after,
         limit + 1,
         newest_first=newest_first,
-        person=caller.person,
+        reader=caller.reader,
     )
     return page_json([file_json(file) for file in files[:limit]], more=len(files) > limit)
 
 
 async def find_file(connection: Connection, caller: Caller, text: str) -> StoredFile:
     """A file of the caller's workload. Raises `NotFound`."""
-    file = await file_store.find(connection, file_id(text), caller.workload, caller.person)
+    file = await file_store.find(connection, file_id(text), caller.workload, caller.reader)
     if file is None:
         raise file_not_found()
     return file

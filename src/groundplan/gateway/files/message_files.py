@@ -53,7 +53,7 @@ async def list_files(connection: Connection, caller: Caller, target: bytes) -> b
     last = query.get("page", "").removeprefix(_PAGE) or query.get("after_id")
     after = file_id(last) if last else None
     found = await file_store.list_page(
-        connection, caller.workload, None, after, limit + 1, newest_first=True, person=caller.person
+        connection, caller.workload, None, after, limit + 1, newest_first=True, reader=caller.reader
     )
     return _page(found[:limit], more=len(found) > limit)
 
@@ -64,7 +64,7 @@ async def _list_named(connection: Connection, caller: Caller, ids: list[str], qu
         hint = f"Name up to {MAX_IDS} ids, without page and limit."
         raise Invalid("these ids cannot be listed", code="page_invalid", hint=hint)
     named = [found for text in ids if (found := known_id(text)) is not None]
-    return _page(await file_store.find_many(connection, caller.workload, named, caller.person), more=False)
+    return _page(await file_store.find_many(connection, caller.workload, named, caller.reader), more=False)
 
 
 def _page(files: list[StoredFile], *, more: bool) -> bytes:
