@@ -3,7 +3,7 @@ Takes nothing."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from groundplan.core.errors import Exhausted, GroundplanError, Unavailable
 from groundplan.core.money import distinct_usd
@@ -14,6 +14,9 @@ from groundplan.gateway.budgets.periods import end_text, ends, header_duration, 
 from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.limit_use import Shortage
+
+if TYPE_CHECKING:
+    from groundplan.gateway.surfaces.interface import Interface
 
 LONG_WINDOW_S = 60.0
 """Where open calls hold what is left of a window, and its end is further away than this, the client is told to retry
@@ -86,12 +89,12 @@ _WORDS = {REQUESTS: "requests", TOKENS: "tokens", CONCURRENT: "calls"}
 
 
 def rate_limit_headers(
-    gateway: Gateway, spans: QuotaPeriods, at: float, *, anthropic_names: bool, shortage: Shortage | None = None
+    gateway: Gateway, interface: Interface, spans: QuotaPeriods, at: float, shortage: Shortage | None = None
 ) -> bytes:
     """Header lines of the limit with the least left, for requests and for tokens, as OpenAI has them (`x-ratelimit-*`)
     or as Anthropic does (`anthropic-ratelimit-*`). `at`: by the time of windows. `shortage`: the one that has no room
     for the call, which is then the one reported, even if others have less left."""
-    lines, remaining = b"", gateway.leases.remaining
+    lines, remaining, anthropic_names = b"", gateway.leases.remaining, interface.uses_anthropic_headers
     for same_type in spans.reported:
         least = same_type[0]
         if shortage is not None and least.quota.type == shortage.quota.type:

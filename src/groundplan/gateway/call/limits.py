@@ -119,7 +119,7 @@ def _note_held(
 ) -> None:
     """Note at the call that `charges` were taken. `at`: by the time of windows."""
     token = (exchange.id_bytes, CALL_TOKEN)
-    use.header_lines = rate_limit_headers(gateway, spans, at, anthropic_names=exchange.interface.uses_anthropic_headers)
+    use.header_lines = rate_limit_headers(gateway, exchange.interface, spans, at)
     use.measured_quotas = covering.per_attempt
     held = Hold(token, covering.quotas, charges)
     if not covering.per_attempt:
@@ -167,9 +167,7 @@ def _with_header_lines(
         use = exchange.limit_use = exchange.limit_use or LimitUse()
         now, covering = _now(gateway), _caller_coverage(exchange, catalog.limits)
         spans = covering.periods_at(now) if covering.quotas else NO_QUOTA_PERIODS
-        use.header_lines = rate_limit_headers(
-            gateway, spans, now, anthropic_names=exchange.interface.uses_anthropic_headers, shortage=short
-        )
+        use.header_lines = rate_limit_headers(gateway, exchange.interface, spans, now, short)
     return error
 
 
@@ -195,7 +193,7 @@ async def admit_cached(gateway: Gateway, exchange: Exchange, book: LimitBook) ->
         if taken:
             break
         spans = covering.periods_at(now)
-    lines = rate_limit_headers(gateway, spans, now, anthropic_names=exchange.interface.uses_anthropic_headers)
+    lines = rate_limit_headers(gateway, exchange.interface, spans, now)
     exchange.limit_use = LimitUse(call_hold=Hold(token, covering.per_call, spans.call_charges), header_lines=lines)
 
 

@@ -7,7 +7,8 @@ happens if one cannot be made. A call of a workload without guardrails, reviews 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +24,7 @@ from groundplan.gateway.offload import CHECKED_BYTES, WorkSteps, in_thread, run_
 from groundplan.gateway.policy.gate import ToolUser
 from groundplan.gateway.surfaces import answer_text
 from groundplan.gateway.surfaces.body import unreadable_body
-from groundplan.gateway.surfaces.codec import DeniedAnswer, Relay, UpstreamAnswer
+from groundplan.gateway.surfaces.codec import Relay, UpstreamAnswer
 from groundplan.gateway.telemetry import content_text
 from groundplan.governance.guardrails.guard import (
     NO_ROLES,
@@ -116,6 +117,16 @@ class CallGuardrails:
 
     # input ------------------------------------------------------------------------------------------------------------
 
+    @contextmanager
+    def _recording(self, exchange: Exchange) -> Iterator[None]:
+        """Record what the checks inside find. What they refuse is raised as `Denied`."""
+        try:
+            yield
+        except Refused as refused:
+            raise refusal_error(refused.refusal) from refused
+        finally:
+            self.record_findings(exchange)
+
     def check_body(self, exchange: Exchange) -> None:
         """Check the body, and mask it if declared. Touches nothing but this call. Raises `Denied`, `Invalid`."""
         request = exchange.request
@@ -136,7 +147,7 @@ class CallGuardrails:
         found = media.unchecked_refusals(guard, ask, endpoint)
         for place, hit in media.unchecked_hits(found):
             self.findings.add(place, hit)
-        try:
+        with self._recording(exchange):
             if found and not guard.shadow:
                 raise media.unchecked_error(found)
             if endpoint in media.UNREADABLE_ENDPOINTS and needs_review(exchange):
@@ -149,22 +160,16 @@ class CallGuardrails:
                 raise media.stream_error()
             if ask.upload is not None and guard.checks_input:
                 media.check_form_texts(ask.upload, lambda text: checked_text(guard, text, self.masks, self.findings))
-        except Refused as refused:
-            raise refusal_error(refused.refusal) from refused
-        finally:
-            self.record_findings(exchange)
 
     def check_earlier_items(self, exchange: Exchange, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Earlier items that the request refers to, stored perhaps before there were guardrails, as the model may see
         them. Raises `Denied`."""
         started = time.perf_counter_ns()
-        try:
-            checked: dict[str, Any] = checked_body(self.guard, {"input": items}, 0, self.masks, self.findings)
-        except Refused as refused:
-            raise refusal_error(refused.refusal) from refused
-        finally:
-            self.record_time(started, "input")
-            self.record_findings(exchange)
+        with self._recording(exchange):
+            try:
+                checked: dict[str, Any] = checked_body(self.guard, {"input": items}, 0, self.masks, self.findings)
+            finally:
+                self.record_time(started, "input")
         return list(checked["input"])
 
     async def check_personal_input(self, exchange: Exchange) -> None:
@@ -222,7 +227,7 @@ class CallGuardrails:
 
     async def finish_stream(self, exchange: Exchange, relay: GuardedRelay) -> None:
         """Run the remaining checks once the upstream of `relay` has streamed everything, and those that need the whole
-        answer. Raises `Stopped`."""
+        answer. Raises `DeniedAnswer`."""
         relay.finish()
         try:
             texts = [self.masks.restore(text) for text in relay.texts]
@@ -243,17 +248,11 @@ class CallGuardrails:
         if answered.kind or exchange.endpoint not in answer_text.SURFACES:
             return answered
         body = _decode_answer(answered.data)
-        try:
+        with self._recording(exchange):
             checked = await self._check_body_texts(body, long=len(answered.data) > CHECKED_BYTES)
             await self._check_whole(
                 exchange, answer_text.answer_texts(checked), lambda: answer_text.call_texts(checked)
             )
-        except Refused as refused:
-            raise refusal_error(refused.refusal) from refused
-        except DeniedAnswer as stopped:
-            raise stopped.error from stopped
-        finally:
-            self.record_findings(exchange)
         return answered if checked is body else UpstreamAnswer(_encode(checked), answered.usage)
 
     def _check_spoken(self, body: dict[str, Any]) -> dict[str, Any]:
@@ -265,7 +264,7 @@ class CallGuardrails:
     async def _check_transcript(self, exchange: Exchange, answered: UpstreamAnswer) -> UpstreamAnswer:
         """A transcript as the caller may see it. Raises `Denied`, `Unavailable`."""
         started = time.perf_counter_ns()
-        try:
+        with self._recording(exchange):
             if answered.kind:
                 text = media.check_plain_transcript(answered.data.decode(), self._check_text)
                 checked = UpstreamAnswer(text.encode(), answered.usage, answered.kind)
@@ -276,21 +275,13 @@ class CallGuardrails:
                 checked = answered if found is body else UpstreamAnswer(_encode(found), answered.usage)
             self.record_time(started, "output")
             await self._check_whole(exchange, [text])
-        except Refused as refused:
-            raise refusal_error(refused.refusal) from refused
-        finally:
-            self.record_findings(exchange)
         return checked
 
     def _check_image_answer(self, exchange: Exchange, answered: UpstreamAnswer) -> UpstreamAnswer:
         """An answer with images; only its revised prompts are text. Raises `Denied`."""
-        try:
+        with self._recording(exchange):
             body = _decode_answer(answered.data)
             checked = media.check_revised_prompts(body, self._check_text)
-        except Refused as refused:
-            raise refusal_error(refused.refusal) from refused
-        finally:
-            self.record_findings(exchange)
         return answered if checked is body else UpstreamAnswer(_encode(checked), answered.usage)
 
     def _check_text(self, text: str) -> str:
@@ -299,14 +290,10 @@ class CallGuardrails:
     async def _check_body_texts(self, body: Any, *, long: bool) -> Any:
         started = time.perf_counter_ns()
         if self.guard.output.is_too_large(len(answer_text.visible_text(body).encode())):
-            self.findings.add("output", Hit("max_size", "block"))
-            if not self.guard.shadow:
-                raise Refused(Refusal("output", "max_size"))
+            self._refuse("output", "max_size", "")
         for name in answer_text.called_names(body):
             if self.call_rule(name):
-                self.findings.add("output", Hit("tools", "block", kind=name[:60]))
-                if not self.guard.shadow:
-                    raise Refused(Refusal("output", "tools", name[:60]))
+                self._refuse("output", "tools", name[:60])
         checked = body
         if self.guard.affects_answers(self.masks):
             respell = partial(rewrite_texts, body, self._check_or_restore, NO_ROLES)

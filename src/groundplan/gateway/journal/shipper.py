@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from uuid import UUID
 
@@ -276,32 +276,20 @@ def main(arguments: list[str] | None = None) -> int:
     stop = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stop.set())
-    traces = TraceExport.from_settings(load_settings())
-    content: ContentWriter | None = None
-    cached: AnswerStore | None = None
-    metrics: ShipperMetrics | None = None
+    settings = load_settings()
     try:
-        url = _wait_for_url(home, stop)
-        content = ContentWriter(home, url)
-        content.open()
-        cached = AnswerStore(home, url)
-        cached.open()
-        progress = ShippingProgress()
-        metrics = ShipperMetrics(home, progress, content, traces)
-        metrics.open()
-        run(home, url, stop, traces, progress, KEEP_SHIPPED_S if load_settings().database_url is not None else 0.0)
+        with ExitStack() as parts:
+            if (traces := TraceExport.from_settings(settings)) is not None:
+                parts.callback(traces.close)
+            url, progress = _wait_for_url(home, stop), ShippingProgress()
+            content = ContentWriter(home, url)
+            for part in (content, AnswerStore(home, url), ShipperMetrics(home, progress, content, traces)):
+                parts.callback(part.close)
+                part.open()
+            run(home, url, stop, traces, progress, KEEP_SHIPPED_S if settings.database_url is not None else 0.0)
     except GroundplanError as error:
         log.error("shipper stopped", problem=str(error))
         return error.exit_code
-    finally:
-        if metrics is not None:
-            metrics.close()
-        if content is not None:
-            content.close()
-        if cached is not None:
-            cached.close()
-        if traces is not None:
-            traces.close()
     return 0
 
 

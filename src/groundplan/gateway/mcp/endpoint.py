@@ -140,6 +140,9 @@ class McpApi:
             return []
         return [server for server in catalog.blueprint.tools if workload.name in server.workloads]
 
+    def _server_of(self, exchange: Exchange, name: str) -> ToolServer | None:
+        return next((each for each in self._servers_of(exchange) if each.name == name), None)
+
     async def _list_tools(self, exchange: Exchange) -> list[dict[str, Any]]:
         """The tools that this caller may use; a server that does not answer has none now."""
         workload = exchange.workload
@@ -207,11 +210,9 @@ class McpApi:
     async def _get_entry(self, exchange: Exchange, kind: Kind, message: wire.Message) -> bytes:
         """Read a resource or a prompt: the answer, or an error that says why not."""
         server_name, name = requested_name(kind, message.params)
-        server = next((each for each in self._servers_of(exchange) if each.name == server_name), None)
+        server = self._server_of(exchange, server_name)
         arguments = {key: value for key, value in message.params.items() if key == "arguments"}
-        meta = message.params.get("_meta")
-        retry = meta.get(wire.RETRY_META) if isinstance(meta, dict) else None
-        use = _resource_use(exchange, server, kind, name, arguments, str(retry or ""))
+        use = _resource_use(exchange, server, kind, name, arguments, str(_retry_in_meta(message.params) or ""))
         try:
             return wire.result(message.id, await self._record_outcome(use, self._get_content(use, kind, name)))
         except GroundplanError as error:
@@ -226,15 +227,20 @@ class McpApi:
             hint = f"{kind.lists} shows those that this key may use."
             raise NotFound(f"there is no {kind.what} {name[:100]}", code=f"{kind.what}_unknown", hint=hint)
         await self._check_use(use)
+        field = "uri" if kind.what == "resource" else "name"
+        found = await self._ask_server(use, server, kind.gets, {field: name, **use.arguments})
+        return checked_entry(use.exchange, kind, server.name, found)
+
+    async def _ask_server(
+        self, use: McpUse, server: ToolServer, method: str, parameters: dict[str, Any]
+    ) -> dict[str, Any]:
+        """The server's result of a checked use, once that is approved, where it is dangerous, and journalled."""
         if use.is_dangerous:
             await take_approval(self._gateway, self._home, use)
             self._check_again(use)
         self._journal_use(use)
-        field = "uri" if kind.what == "resource" else "name"
-        parameters = {field: name, **use.arguments}
         check = partial(self._check_unsent, use, self._gateway.live.policy)
-        found = await self._servers.request(server, kind.gets, parameters, session_owner(use.exchange), check)
-        return checked_entry(use.exchange, kind, server.name, found)
+        return await self._servers.request(server, method, parameters, session_owner(use.exchange), check)
 
     async def _check_use(self, use: McpUse) -> None:
         """Check kill switches, company rules, limits and the arguments. Raises `Denied`, `Exhausted`, `Unavailable`."""
@@ -329,11 +335,9 @@ class McpApi:
         name, arguments = params.get("name"), params.get("arguments") or {}
         if not isinstance(name, str) or not isinstance(arguments, dict) or len(name) > 200:
             raise Invalid("tools/call names a tool and its arguments", code="mcp_message", hint="See the MCP.")
-        meta = params.get("_meta")
-        retry = meta.get(wire.RETRY_META) if isinstance(meta, dict) else None
-        retry = arguments.pop(wire.RETRY_ARGUMENT, None) or retry or ""
+        retry = arguments.pop(wire.RETRY_ARGUMENT, None) or _retry_in_meta(params) or ""
         server_name, tool = wire.split_name(name)
-        server = next((each for each in self._servers_of(exchange) if each.name == server_name), None)
+        server = self._server_of(exchange, server_name)
         if server is None and server_name:
             tool = name
         return McpUse(exchange, server, tool, arguments, str(retry))
@@ -351,14 +355,8 @@ class McpApi:
         if server is None:
             use.was_sent = True
             return await self._search_sources(use)
-        if use.is_dangerous:
-            await take_approval(self._gateway, self._home, use)
-            self._check_again(use)
-        self._journal_use(use)
         parameters = {"name": use.tool, "arguments": use.arguments}
-        check = partial(self._check_unsent, use, self._gateway.live.policy)
-        result = await self._servers.request(server, "tools/call", parameters, session_owner(exchange), check)
-        return checked_tool_result(use, result)
+        return checked_tool_result(use, await self._ask_server(use, server, "tools/call", parameters))
 
     def _refusal(self, use: McpUse) -> Denied | None:
         """The refusal of a use by kill switches or company rules; None: it is allowed."""
@@ -404,6 +402,12 @@ def _resource_use(
     """The use of a resource or a prompt."""
     alternatives = tuple(f"resource:{each}" for each in alternative_uris(name)) if kind.what == "resource" else ()
     return McpUse(exchange, server, f"{kind.what}:{name}", arguments or {}, retry, alternative_names=alternatives)
+
+
+def _retry_in_meta(params: dict[str, Any]) -> Any:
+    """What `_meta` of a message says that it repeats; None where it says nothing."""
+    meta = params.get("_meta")
+    return meta.get(wire.RETRY_META) if isinstance(meta, dict) else None
 
 
 def _check_origin(request: Request) -> None:
