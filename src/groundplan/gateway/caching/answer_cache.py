@@ -205,7 +205,7 @@ class AnswerCache:
         return flight
 
     def finish_flight(self, flight: Flight, how: str) -> None:
-        """Wake up the calls that wait, with `STORED`, `FAILED` or `UNFIT`."""
+        """Wake up the calls that wait, with `STORED`, `FAILED`, `LEFT` or `UNFIT`."""
         if self._flights.get(flight.key) is flight:
             del self._flights[flight.key]
         if not flight.outcome.done():

@@ -20,7 +20,7 @@ from groundplan.gateway.budgets.leases import is_quota
 from groundplan.gateway.caching.answer_cache import Similar
 from groundplan.gateway.caching.cache_key import compare_off_loop, is_long, request_digest
 from groundplan.gateway.caching.confirm import confirm
-from groundplan.gateway.caching.entry import FAILED, STORED, UNFIT, Entry, Flight, Key
+from groundplan.gateway.caching.entry import FAILED, LEFT, STORED, UNFIT, Entry, Flight, Key
 from groundplan.gateway.caching.replay_forms import ReplayForms
 from groundplan.gateway.call import admit, limits, settle
 from groundplan.gateway.call.ask import fork_ask
@@ -40,6 +40,9 @@ EXACT = "exact"
 SEMANTIC = "semantic"
 """`cache` of a call that got a cached answer to another question with the same meaning."""
 DIRECTIVES = b"cache-control"
+MAX_FAILURES = 2
+"""A call that waited for so many identical ones that failed asks a model itself, beside others: while an upstream
+fails, each would otherwise wait until all before it have failed, one after the other."""
 
 
 def is_cacheable(exchange: Exchange) -> bool:
@@ -103,6 +106,7 @@ class _CacheSearch:
 
     __slots__ = (
         "_exchange",
+        "_failures",
         "_gateway",
         "_key",
         "_left",
@@ -121,6 +125,8 @@ class _CacheSearch:
         self._replay_forms = replay_forms
         self._key = key
         self._recheck = recheck
+        self._failures = 0
+        """Identical calls that failed while this one waited for them."""
         self._since = self._left = 0.0
         """When the call first waited for another one, and the seconds left of its deadline then."""
         self.match_kind = EXACT
@@ -148,8 +154,8 @@ class _CacheSearch:
                 if not await self._wait_for_flight(flight):
                     return None
                 self.refresh()
-                if flight.exhausted and flight.outcome.result() == FAILED and self._is_covered_by(flight.exhausted):
-                    return None  # the model call is refused for the same budget; waiting for each other gains nothing
+                if flight.outcome.result() == FAILED and not self._waits_after(flight):
+                    return None
                 continue
             self.start_flight()
             return None
@@ -205,6 +211,17 @@ class _CacheSearch:
             done, _ = await asyncio.wait((flight.outcome,), timeout=READ_SECONDS)
         self._exchange.waited_seconds += self._gateway.loop.time() - now
         return bool(done) and flight.outcome.result() != UNFIT
+
+    def _waits_after(self, failed: Flight) -> bool:
+        """Whether this call waits for the next identical one after one that failed. If not, it asks a model itself;
+        others may wait for it unless it is refused as that one was."""
+        if failed.exhausted:  # a call that is refused for the same budget gains nothing by waiting
+            return not self._is_covered_by(failed.exhausted)
+        self._failures += 1
+        if self._failures < MAX_FAILURES:
+            return True
+        self.start_flight()
+        return False
 
     def _is_covered_by(self, name: str) -> bool:
         """Whether the budget or quota of this name also covers this call."""
@@ -342,7 +359,7 @@ def finish_flight(gateway: Gateway, exchange: Exchange) -> None:
     flight, exchange.flight = exchange.flight, None
     if flight is None:
         return
-    how = FAILED
+    how = LEFT if exchange.status == "cancelled" else FAILED
     try:
         if exchange.status == "ok" and exchange.http_status == 200:
             how = _store_answer(gateway, exchange, flight)

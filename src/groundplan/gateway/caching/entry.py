@@ -73,8 +73,9 @@ class Entry:
         )
 
 
-STORED, FAILED, UNFIT = "stored", "failed", "unfit"
-"""How a flight ended: its answer is there; there was none; there was one that must not be given again."""
+STORED, FAILED, LEFT, UNFIT = "stored", "failed", "left", "unfit"
+"""How a flight ended: its answer is there; there was none; its client left; there was an answer that must not be given
+again."""
 
 
 @dataclass(slots=True, eq=False)
