@@ -128,6 +128,9 @@ def test_a_receipt_shows_timings_and_stored_content(stack: Stack, page: Page, ke
     page.goto(f"/calls/{kept}")
     (key,) = [item for item in ask(stack, "GET", "/api/keys").body["keys"] if item["id"] == key_of(stack, kept)]
     assert f"Asked at chat.completions with the key {key['prefix']}…" in page.locator("p.lead").inner_text()
+    page.click(f"text=key {key['prefix']}")
+    assert page.locator("tbody td:first-child a").get_attribute("href") == f"/calls/{kept}", "the calls with this key"
+    page.goto(f"/calls/{kept}")
     rows = page.locator("svg.waterfall text:not(.wf-told)").all_text_contents()
     assert rows[0] == "identify" and rows[-1] == "1. model" and "serve" in rows
     assert page.locator("svg.waterfall .wf-receive, svg.waterfall .wf-wait").count() >= 1
@@ -137,6 +140,28 @@ def test_a_receipt_shows_timings_and_stored_content(stack: Stack, page: Page, ke
     assert page.evaluate("window.hit") is None, "what people wrote is text and never runs"
     log = ask(stack, "GET", "/api/audit?limit=5").body["entries"]
     assert any(entry["action"] == "content.read" for entry in log)
+
+
+def test_keys_are_listed_and_revoked(stack: Stack, page: Page) -> None:
+    secret = stack.key("quiet", "--tag", "portal", "--budget", "5 USD/month", "--days", "3")
+    stack.key("quiet", "--on-behalf-of")
+    page.goto("/keys?workload=quiet&tag=portal")
+    row = page.locator("tbody tr")
+    assert row.count() == 1
+    told = row.inner_text()
+    for part in (secret[:9], "portal", "quiet", "nobody", "active", "$5.00 a month"):
+        assert part in told, (part, told)
+    assert secret not in page.content(), "a key is shown once, where it is made"
+    row.locator("summary").click()
+    with page.expect_navigation():
+        row.locator("button").click()
+    assert f"The key {secret[:9]}… is revoked at the gateway" in page.locator(".notice").inner_text()
+    assert "whom each call names" in page.locator("tbody").inner_text()
+    page.goto("/keys?tag=portal")
+    assert "No key matches" in page.inner_text("main"), "an ended one is no longer in use"
+    page.goto("/keys?tag=portal&ended=yes")
+    assert "revoked" in row.inner_text() and row.locator("button").count() == 0
+    assert stack.chat(secret, "hello").status == 401
 
 
 def test_the_playground_makes_a_real_call_and_links_its_receipt(stack: Stack, page: Page) -> None:
@@ -193,7 +218,7 @@ def test_a_question_with_a_foreign_csrf_token_is_not_sent_and_not_lost(stack: St
 
 def test_every_page_of_calls_fits_windows_of_any_width_in_light_and_dark(page: Page, kept: str) -> None:
     """No script and no answer depends on width or scheme, so each page is loaded once."""
-    for path in ("/calls", f"/calls/{kept}", "/playground", "/operations", "/calls?workload=nobody"):
+    for path in ("/calls", f"/calls/{kept}", "/playground", "/operations", "/calls?workload=nobody", "/keys"):
         page.goto(path)
         for width, scheme in product((1280, 400), SCHEMES):
             page.set_viewport_size({"width": width, "height": 900})

@@ -24,7 +24,7 @@ PAGES = (
     *ENTRIES, "/workloads/staff-assistant", "/workloads/finance-analytics", "/workloads/line-inspector", "/inbox",
     "/blueprints", "/blueprints/1", "/kill", "/demo/two-people",
     "/playground", "/knowledge/documents", "/knowledge/findings", "/knowledge/search", "/knowledge/glossary",
-    "/knowledge/evaluations", "/governance/risk",
+    "/knowledge/evaluations", "/governance/risk", "/keys",
 )  # fmt: skip
 UNNAMED = """[...document.querySelectorAll('input:not([type=hidden]), select, textarea, button, a, [role=img]')]
   .filter(one => !(one.labels && one.labels.length) && !one.getAttribute('aria-label') && !one.textContent.trim())

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from groundplan import console
+from groundplan.console.calls import FILTERS
 from groundplan.console.render import render
 from groundplan.testing.browser import chromium, find_chromium
 
@@ -31,7 +32,8 @@ def filters() -> str:
     """The calls of nobody, with long names to choose among."""
     answer = render(
         "calls.html", here="/calls", names=["n" * 63], places=["d" * 63], statuses=["ok"], newest=None, older=None,
-        chosen=dict.fromkeys(("workload", "deployment", "status", "person"), ""), live="", traffic=None, calls=[],
+        sees_all=True,
+        chosen=dict.fromkeys(FILTERS, ""), live="", traffic=None, calls=[],
         batches=[], responses=[], orders=False, who="Dana", session={"duties": [], "operator": False, "acting": False},
     )  # fmt: skip
     return bytes(answer.body).decode()

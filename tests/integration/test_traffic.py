@@ -9,7 +9,10 @@ from uuid import UUID
 
 import psycopg
 import pytest
+from msgspec.structs import replace
+from tests.unit.test_release_units import PLACE, WORKLOAD, blueprint
 
+from groundplan.api.routes.traffic import deployment_sites
 from groundplan.core.ids import new_id
 from groundplan.ledger import traffic, traffic_store
 from groundplan.testing.database import Database
@@ -159,3 +162,13 @@ def test_a_look_that_takes_too_long_is_given_up(database: Database) -> None:
             conn.execute("SELECT pg_sleep(5)")
         conn.rollback()
         assert conn.execute("SELECT current_setting('statement_timeout')").fetchone() == ("0",), "for this look only"
+
+
+def test_of_one_workload_only_its_own_deployments_are_reported() -> None:
+    """The page of its calls would otherwise say that deployments fail which it never uses."""
+    other = replace(PLACE, name="other")
+    plan = replace(blueprint(replace(WORKLOAD, deployments=[PLACE.name])), deployments=[PLACE, other])
+    assert deployment_sites(plan, None, None) == [(PLACE.name, PLACE.site), ("other", PLACE.site)]
+    assert deployment_sites(plan, WORKLOAD.name, None) == [(PLACE.name, PLACE.site)]
+    assert deployment_sites(plan, None, "other") == [("other", PLACE.site)]
+    assert deployment_sites(plan, "unknown", None) == []

@@ -363,9 +363,14 @@ def test_a_name_that_turns_its_letters_round_shows_that_it_does() -> None:
         ({"message": "Give a name.", "hint": "Any will do."}, "Give a name. Any will do."),
         ({"message": "no such key", "hint": ""}, "no such key"),
         ({}, "the API answered 500"),
+        (
+            {"message": "'x' is no id", "hint": "See /api", "problems": [{"hint": "Ids are long."}]},
+            "'x' is no id. Ids are long.",
+        ),
+        ({"message": "wrong", "hint": "See /api", "problems": [{"hint": "a"}, {"hint": "b"}]}, "wrong. See /api"),
     ],
 )
-def test_what_went_wrong_and_what_to_do_are_two_sentences(error: dict[str, str], told: str) -> None:
+def test_what_went_wrong_and_what_to_do_are_two_sentences(error: dict[str, Any], told: str) -> None:
     assert Reply(500, {"error": error}, ()).problem == told
 
 

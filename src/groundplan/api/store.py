@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import asdict, dataclass
 from datetime import UTC, date
 from typing import Any
 from uuid import NAMESPACE_OID, UUID, uuid5
@@ -143,20 +144,29 @@ _SELECT_KEYS = """SELECT k.id, k.prefix, k.workload, k.acts_for_others, k.create
   FROM api_key k LEFT JOIN person p ON p.id = k.person_id"""
 
 
-def keys(
-    conn: Db, tag: str | None, before: UUID | None, limit: int, *, workload: str | None = None, user: str | None = None
-) -> list[Row]:
-    """API keys, newest first, without secret and hash; filtered by `tag`, `workload`, e-mail address of the `user`, and
-    creation before the key `before`."""
+@dataclass(frozen=True, slots=True)
+class KeyFilter:
+    """Which API keys are listed: `user` is an e-mail address, `active`: only those that are neither revoked nor
+    expired."""
+
+    tag: str | None = None
+    workload: str | None = None
+    user: str | None = None
+    active: bool = False
+
+
+def keys(conn: Db, wanted: KeyFilter, before: UUID | None, limit: int) -> list[Row]:
+    """API keys, newest first, without secret and hash, that were created before the key `before`."""
     return select(
         conn,
         _SELECT_KEYS
         + """ WHERE (%(tag)s::text IS NULL OR %(tag)s = ANY(k.tags))
               AND (%(workload)s::text IS NULL OR k.workload = %(workload)s)
+              AND (NOT %(active)s OR k.revoked_at IS NULL AND (k.expires_at IS NULL OR k.expires_at > now()))
               AND (%(user)s::text IS NULL OR p.email = lower(%(user)s)) AND (%(before)s::uuid IS NULL
                 OR (k.created_at, k.id) < (SELECT created_at, id FROM api_key WHERE id = %(before)s))
               ORDER BY k.created_at DESC, k.id DESC LIMIT %(limit)s""",
-        {"tag": tag, "workload": workload, "user": user, "before": before, "limit": limit},
+        {**asdict(wanted), "before": before, "limit": limit},
     )
 
 

@@ -18,7 +18,7 @@ from groundplan.console.traffic_svg import call_waterfall, sparkline
 
 router = lazy_router(include_in_schema=False, default_response_class=HTMLResponse)
 STATUSES = ("ok", "refused", "failed", "cancelled", "crashed")
-FILTERS = ("workload", "deployment", "status", "person")
+FILTERS = ("workload", "deployment", "status", "person", "key")
 MINUTES = 15
 Text = Annotated[str, Form(max_length=8000)]
 
@@ -65,7 +65,7 @@ def _asked(request: Request) -> tuple[dict[str, str], dict[str, str], str]:
 async def _list(visitor: Visitor, query: dict[str, str], before: str) -> dict[str, Any]:
     reply = await visitor.api.get("/api/calls", **query, **({"before": before} if before else {}))
     traffic = None
-    if not before and "person" not in query:
+    if not before and not {"person", "key"} & query.keys():  # its figures are not kept by these
         found = await visitor.api.get("/api/traffic", minutes=str(MINUTES), **query)
         traffic = found.body if found.ok else None
     return {

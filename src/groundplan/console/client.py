@@ -36,9 +36,12 @@ class Reply:
 
     @property
     def problem(self) -> str:
-        """The error message and its hint in one line: `no such key. List them.`"""
+        """The error message and its hint in one line: `no such key. List them.` If only one field is wrong, the hint is
+        the field's, since that of the whole request is for programs."""
         error = self.body.get("error", {}) if isinstance(self.body, dict) else {}
-        message, hint = str(error.get("message") or f"the API answered {self.status}"), str(error.get("hint") or "")
+        fields = error.get("problems") or []
+        hint = str((fields[0] if len(fields) == 1 else error).get("hint") or error.get("hint") or "")
+        message = str(error.get("message") or f"the API answered {self.status}")
         return f"{message}{'' if message.endswith(('.', '!', '?', ':')) else '.'} {hint}" if hint else message
 
 

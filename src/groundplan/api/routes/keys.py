@@ -207,13 +207,14 @@ def list_keys(
     tag: Annotated[str | None, Query(max_length=63)] = None,
     workload: Annotated[str | None, Query(max_length=63)] = None,
     user: Annotated[str | None, Query(max_length=320)] = None,
+    active: bool = False,
     before: UUID | None = None,
     limit: Annotated[int, Query(ge=1, le=PAGE)] = PAGE,
 ) -> dict[str, Any]:
-    """List keys, newest first, including revoked and expired ones; filtered by `tag`, `workload` or `user` (e-mail
-    address). For the next page pass `next` as `before`."""
+    """List keys, newest first, including revoked and expired ones unless `active` is set; filtered by `tag`, `workload`
+    or `user` (e-mail address). For the next page pass `next` as `before`."""
     with services.transaction() as conn:
-        rows = store.keys(conn, tag, before, limit + 1, workload=workload, user=user)
+        rows = store.keys(conn, store.KeyFilter(tag, workload, user, active), before, limit + 1)
         if before is None:
             require_known_names(conn, rows, workload=workload)
             require_known_person(conn, rows, user)
