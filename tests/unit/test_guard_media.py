@@ -147,8 +147,8 @@ class Sent:
         return data
 
 
-def form(*parts: tuple[str, str | None, bytes]) -> Request:
-    """A request with a form: (field, name of a file, value)."""
+def form(*parts: tuple[str, str | None, bytes], whole: bool = True) -> Request:
+    """A request with a form: (field, name of a file, value). `whole`: it has an end."""
     body = b"".join(
         b'--cut\r\nContent-Disposition: form-data; name="%b"%b\r\n\r\n%b\r\n'
         % (name.encode(), b"" if file is None else b'; filename="%b"' % file.encode(), value)
@@ -156,7 +156,7 @@ def form(*parts: tuple[str, str | None, bytes]) -> Request:
     )
 
     request = Request(0.0)
-    request.method, request.stream = b"POST", Sent(body + b"--cut--\r\n")  # type: ignore[assignment]
+    request.method, request.stream = b"POST", Sent(body + b"--cut--\r\n" * whole)  # type: ignore[assignment]
     request.headers = {b"content-type": b"multipart/form-data; boundary=cut"}
     return request
 

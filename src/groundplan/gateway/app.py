@@ -339,6 +339,7 @@ def _build_gateway(
         targets=targets,
         idempotent_answers=answers,
         answer_cache=AnswerCache(load_settings().cache_memory),
+        scratch=home.run,
     )
     gateway.routes = Routes(home.root / "routers")
     live.health = lambda: told_health(gateway.health, loop.time(), targets.key_problems(), gateway.flex_health)

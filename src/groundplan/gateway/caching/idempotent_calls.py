@@ -78,10 +78,10 @@ async def claim_idempotency_key(gateway: Gateway, exchange: Exchange) -> KeptAns
 
 
 def _body_digest(exchange: Exchange) -> bytes:
-    """Digest of the endpoint and the body. Raises `Invalid` for an upload that has not arrived completely."""
+    """Digest of the endpoint and the body. Raises `Invalid` for an upload that is not kept in memory."""
     body, upload = exchange.request.body, None if exchange.ask is None else exchange.ask.upload
     if upload is not None:
-        if not upload.whole:
+        if not upload.in_memory:
             hint = "Leave it out, or send a form of at most 1 MiB."
             raise Invalid("an Idempotency-Key is not for a large upload", code="idempotency_key", hint=hint)
         body = upload.digest()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import tempfile
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence, Set
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from uuid import UUID
 
@@ -188,6 +190,8 @@ class Gateway:
     """For responses that are made in the background."""
     files: FilesById | None = None
     """For calls that name files by their ids."""
+    scratch: Path = field(default_factory=lambda: Path(tempfile.gettempdir()))
+    """The folder for files of large forms while they arrive."""
     answer_memory: AnswerMemory = field(default_factory=AnswerMemory)
     """The memory for large answers."""
     server: Server | None = None

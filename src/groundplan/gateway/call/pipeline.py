@@ -205,6 +205,7 @@ class Pipeline:
             content.send_content(gateway, exchange)
         if exchange.trial is not None and gateway.shadow_trials is not None:
             gateway.shadow_trials.after(exchange)
+        exchange.request.upload_state = None  # of what an idle connection keeps, a form is the largest part
 
     def _answer_error(self, exchange: Exchange, error: GroundplanError) -> None:
         gateway = self._gateway

@@ -70,7 +70,7 @@ async def run_steps(
     await gateway.step_batching
     exchange.interface.check_content_type(headers.get(b"content-type"))
     if exchange.request.stream is not None:
-        await exchange.interface.receive(exchange.request)
+        await exchange.interface.receive(exchange.request, gateway.scratch)
     if len(exchange.request.body) > READ_BYTES:
         since = gateway.loop.time()
         exchange.ask = await in_thread(partial(exchange.interface.read, exchange.request))

@@ -1,4 +1,5 @@
-"""The surfaces of image edits and variations, whose forms are sent on while they arrive."""
+"""The surfaces of image edits and variations. Clients name their fields in any order, and most of them decide what the
+call costs: a large form is received completely before anything is sent, unless its disk has no room."""
 
 from __future__ import annotations
 
@@ -18,10 +19,11 @@ from groundplan.gateway.surfaces.images import (
     check_counts,
     image_settings,
 )
-from groundplan.gateway.surfaces.upload import Upload, accepting_uploads, image_missing
+from groundplan.gateway.surfaces.upload import Upload, accepting_uploads, file_unsupported, image_missing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Mapping
+    from pathlib import Path
 
     from groundplan.blueprint.model import Deployment
     from groundplan.gateway.http.server import Request
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 _DECISIVE_FIELDS = REFUSED_FIELDS | {
     "model", "n", "size", "quality", "stream", "partial_images", "prompt", "output_format",
 }  # fmt: skip
+_AWAITED_FIELDS = frozenset({"model", "prompt", "n", "size", "quality", "stream", "partial_images", "output_format"})
 MAX_LATE_PROMPT_BYTES = 64 << 10
 """Most bytes of a prompt behind a large image; as many tokens are reserved."""
 _IMAGES = frozenset({"image", "image[]"})
@@ -58,14 +61,18 @@ class ImageEdits(Images):
     streams = True
     """Variations have no streams."""
 
-    async def receive(self, request: Request) -> None:
-        upload = request.upload_state = Upload(_DECISIVE_FIELDS, (MAX_FILES, _FILES), named=request.upload_state)
-        await upload.begin(request)
+    async def receive(self, request: Request, folder: Path) -> None:
+        upload = request.upload_state = Upload(
+            _DECISIVE_FIELDS, (MAX_FILES, _FILES), named=request.upload_state, awaited=_AWAITED_FIELDS
+        )
+        await upload.begin(request, folder)
 
     def read(self, request: Request) -> Ask:
         upload = request.upload_state
-        if not isinstance(upload, Upload) or not upload.files or not _FILES.issuperset(upload.files):
+        if not isinstance(upload, Upload) or not upload.files:
             raise image_missing()
+        if not _FILES.issuperset(upload.files):
+            raise file_unsupported(next(name for name in upload.files if name not in _FILES), _FILES)
         if _IMAGES.isdisjoint(upload.files):
             if upload.whole:
                 raise image_missing()

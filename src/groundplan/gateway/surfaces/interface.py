@@ -18,6 +18,7 @@ from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
+    from pathlib import Path
 
     from groundplan.gateway.caching.replay_forms import ReplayForms
     from groundplan.gateway.call.ask import Ask
@@ -65,8 +66,9 @@ class Interface:
         """The request as an `Ask`. Raises `Invalid` with what is wrong with it."""
         raise NotImplementedError
 
-    async def receive(self, request: Request) -> None:
-        """Receive as much of a form upload as `read` needs; the rest is read while it is sent on. Raises `Invalid`."""
+    async def receive(self, request: Request, folder: Path) -> None:
+        """Receive as much of a form upload as `read` needs, large files into `folder`; the rest is read while it is
+        sent on. Raises `Invalid`, `Unavailable`."""
         raise NotImplementedError
 
     def check_content_type(self, content_type: bytes | None) -> None:

@@ -26,6 +26,7 @@ from groundplan.ledger.model import Usage
 
 if TYPE_CHECKING:
     from collections.abc import Container, Mapping
+    from pathlib import Path
 
     from groundplan.gateway.http.server import Request
 
@@ -33,6 +34,7 @@ TEXT = b"content-type: text/plain; charset=utf-8\r\n"
 _FORMATS = ("json", "text", "srt", "vtt", "verbose_json", "diarized_json")
 _TEXTS = ("text", "srt", "vtt")
 _DECISIVE = frozenset({"model", "response_format", "stream"})
+_AWAITED = frozenset({"model"})
 SAMPLES = frozenset({"known_speaker_references", "known_speaker_references[]"})
 """Fields with samples of speakers, each up to ten seconds of audio in base64."""
 
@@ -112,9 +114,10 @@ class Transcriptions(Interface):
     def __init__(self) -> None:
         self._codecs: dict[PricedUnits, TranscriptionCodec] = {}
 
-    async def receive(self, request: Request) -> None:
-        upload = request.upload_state = Upload(_DECISIVE, samples=SAMPLES, named=request.upload_state)
-        await upload.begin(request)
+    async def receive(self, request: Request, folder: Path) -> None:
+        named = request.upload_state
+        upload = request.upload_state = Upload(_DECISIVE, samples=SAMPLES, named=named, awaited=_AWAITED)
+        await upload.begin(request, folder)
 
     def read(self, request: Request) -> Ask:
         upload = request.upload_state

@@ -2,19 +2,23 @@
 
 Fields that decide about a call must come before the bulk of its files, except those that make it no dearer (the name of
 the chosen model, the format of the answer). The rest is passed on part by part, with the upstream's name of the model.
-What was passed on is gone: a form that is larger than what is kept can be tried only once.
+What was passed on is gone: a form that is larger than what is kept can be tried only once. Where an `awaited` field may
+come behind the bulk of the files, the form is received completely first, with its files on disk.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import AsyncIterator, Callable, Container, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import AsyncIterator, Awaitable, Callable, Container, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
 
-from groundplan.core.errors import Invalid
+from groundplan.core.errors import Invalid, Unavailable
+from groundplan.gateway.files.blobs import RETRY_SECONDS
 from groundplan.gateway.http.multipart import Data, End, Event, Part, form_events, form_stream, shorten_filename
 from groundplan.gateway.http.strict_json import check_name_spelling
 from groundplan.gateway.surfaces.body import REDIRECTING_FIELDS
+from groundplan.gateway.surfaces.stored_form import FormStore, StoredData
 from groundplan.gateway.upstream.connection import UpstreamFailure
 
 if TYPE_CHECKING:
@@ -26,6 +30,7 @@ MAX_KEPT_BYTES = 1 << 20
 ONE_FILE = (1, frozenset({"file"}))
 _MIN_KEPT_PIECE = 4096
 """Smaller kept pieces are joined with what follows."""
+_Result = TypeVar("_Result")
 
 
 class Upload:
@@ -39,15 +44,19 @@ class Upload:
         late: tuple[int, frozenset[str]] = ONE_FILE,
         samples: frozenset[str] = frozenset(),
         named: object = None,
+        awaited: frozenset[str] = frozenset(),
     ) -> None:
-        """`named`: the model, where the request's path names it: then the form's own is left out."""
+        """`named`: the model, where the request's path names it: then the form's own is left out. `awaited`: fields
+        that a form may name behind its bulk."""
         self._decisive = decisive
         self._samples = samples
         self._late = late
         self._read_names = decisive | REDIRECTING_FIELDS | samples | late[1]
         """Names that no other spelling of may pass: to some parsers of forms `N` is `n`."""
         self._named = named if isinstance(named, str) else ""
-        self._kept: list[Event] = []
+        self._awaited = awaited
+        self._kept: list[Event | StoredData] = []
+        self._store: FormStore | None = None
         self._rest: AsyncIterator[Event] | None = None
         self._consumed = False
         self.fields: dict[str, str] = {}
@@ -57,7 +66,7 @@ class Upload:
         self.files: list[str] = []
         """Names of the file fields that were read."""
         self.size = 0
-        """Bytes that are kept."""
+        """Bytes that are kept in memory."""
         self.texts_first = False
         """Whether text fields may come in the kept beginning only, since they were checked."""
         self.owes_model = False
@@ -65,30 +74,60 @@ class Upload:
         self.owes_image: frozenset[str] = frozenset()
         """Fields of which one must have an image, where none of them has one yet."""
 
-    async def begin(self, request: Request) -> None:
-        """Read the beginning that is kept. Raises `Invalid`."""
+    async def begin(self, request: Request, folder: Path | None = None) -> None:
+        """Read the beginning that is kept; where an awaited field is not in it, read the whole form, its files into
+        `folder`. Raises `Invalid`, `Unavailable`."""
         rest = form_events(form_stream(request), request.headers.get(b"content-type"), self._samples)
         part: Part | None = None
         value = b""
         async for event in rest:
+            if isinstance(event, Data) and self._store is not None and not self._is_text(part):
+                await self._keep_on_disk(self._store, event.data)
+                continue
             self._keep(event)
             if isinstance(event, Part):
-                self._check_spelling(event.name)
-                part, value = event, b""
-                if event.filename is not None:
-                    self.files.append(event.name)
+                part, value = self._begin_part(event), b""
             elif isinstance(event, Data):
                 self.size += len(event.data)
-                if self._is_text(part):
-                    value += event.data
-            elif isinstance(event, End) and part is not None and self._is_text(part):
+                value += event.data if self._is_text(part) else b""
+            elif part is not None and self._is_text(part):
                 self._field(part.name, value)
                 self.texts.append(self.fields[part.name])
-            if self.size > MAX_KEPT_BYTES and (isinstance(event, End) or not self._is_text(part)):
-                self._rest = rest  # not within a text field, which would be lost
+            is_full = self.size > MAX_KEPT_BYTES and self._store is None
+            # not within a text field, which would be lost
+            if is_full and (isinstance(event, End) or not self._is_text(part)) and not await self._store_files(folder):
+                self._rest = rest
                 break
+        if self._store is not None:
+            await _on_disk(self._store.flush())
         if self._named:
             self.fields["model"] = self._named
+
+    def _begin_part(self, part: Part) -> Part:
+        """Note a part of the form. Raises `Invalid`."""
+        self._check_spelling(part.name)
+        if part.filename is not None:
+            self.files.append(part.name)
+        return part
+
+    async def _store_files(self, folder: Path | None) -> bool:
+        """Whether further files are written into `folder`, as an awaited field may come behind them; False: they are
+        sent on while they arrive, also where the disk has no room."""
+        known = self.fields.keys() | ({"model"} if self._named else set())
+        if folder is None or self._awaited <= known:
+            return False
+        try:
+            self._store = await FormStore.create(folder)
+        except OSError:
+            return False
+        return True
+
+    async def _keep_on_disk(self, store: FormStore, data: bytes) -> None:
+        stored, before = await _on_disk(store.append(data)), self._kept[-1]
+        if isinstance(before, StoredData):
+            self._kept[-1] = StoredData(before.start, before.size + stored.size)
+        else:
+            self._kept.append(stored)
 
     def _is_text(self, part: Part | None) -> bool:
         return part is not None and part.filename is None and part.name not in self._samples
@@ -158,8 +197,13 @@ class Upload:
         """Whether the whole form is kept, so that it can be sent again."""
         return self._rest is None
 
+    @property
+    def in_memory(self) -> bool:
+        """Whether the whole form is kept in memory, so that it has a digest."""
+        return self._rest is None and self._store is None
+
     def digest(self) -> bytes:
-        """A digest of what is kept: of the whole form where it is `whole`, independent of its boundary."""
+        """A digest of what is kept in memory: of the whole form where all of it is, independent of its boundary."""
         made = hashlib.sha256(self._named.encode())
         for event in self._kept:
             data = event.data if isinstance(event, Data) else repr(event).encode()
@@ -173,7 +217,12 @@ class Upload:
         skipped = False
         for event in self._kept:
             skipped = (isinstance(event, Part) and event.name == "model") or (skipped and not isinstance(event, Part))
-            if not skipped:
+            if skipped:
+                continue
+            if isinstance(event, StoredData):
+                async for piece in self._stored(event):
+                    yield piece
+            else:
                 yield _encoded_part(event, boundary)
         if self._rest is not None:
             self._consumed, self._kept = True, []
@@ -181,6 +230,16 @@ class Upload:
                 yield _encoded_part(event, boundary)
         yield b'--%b\r\nContent-Disposition: form-data; name="model"\r\n\r\n%b\r\n' % (boundary, model.encode())
         yield b"--%b--\r\n" % boundary
+
+    async def _stored(self, event: StoredData) -> AsyncIterator[bytes]:
+        """Bytes that are on disk, in pieces. Raises `Unavailable`."""
+        if self._store is None:
+            raise AssertionError("nothing was stored")
+        try:
+            async for piece in self._store.read(event):
+                yield piece
+        except OSError as error:
+            raise _disk_failed(error) from error
 
     async def _later(self, rest: AsyncIterator[Event], may: Mapping[str, Container[str]]) -> AsyncIterator[Event]:
         """The events behind what is kept, without the model. Raises `Invalid`."""
@@ -232,10 +291,23 @@ class Upload:
         most, fields = self._late
         self.files.append(name)
         if name not in fields:
-            hint = f"Send files in: {', '.join(sorted(fields))}."
-            raise Invalid(f"a file in {name[:60]} is not supported", code="field_unsupported", hint=hint)
+            raise file_unsupported(name, fields)
         if len(self.files) > most:
             raise Invalid(f"the form has more than {most} files", code="files_range", hint="Send fewer.")
+
+
+async def _on_disk(work: Awaitable[_Result]) -> _Result:
+    """Raises `Unavailable` where the disk fails."""
+    try:
+        return await work
+    except OSError as error:
+        raise _disk_failed(error) from error
+
+
+def _disk_failed(error: OSError) -> Unavailable:
+    hint = "Try again; if that does not help, whoever runs the gateway looks at its disk."
+    message = f"the form cannot be kept until it has arrived: {error.strerror or error}"
+    return Unavailable(message, code="files_unavailable", hint=hint, retry_after=RETRY_SECONDS)
 
 
 def _stem(name: str) -> str:
@@ -261,6 +333,11 @@ def accepting_uploads(deployments: tuple[Deployment, ...]) -> tuple[Deployment, 
 def model_missing() -> Invalid:
     hint = "Put model into the form, before the file where that is large and several models may be meant."
     return Invalid("the form names no model", code="model_missing", hint=hint)
+
+
+def file_unsupported(name: str, fields: Iterable[str]) -> Invalid:
+    hint = f"Send files in: {', '.join(sorted(fields))}."
+    return Invalid(f"a file in {name[:60]} is not supported", code="field_unsupported", hint=hint)
 
 
 def image_missing() -> Invalid:
