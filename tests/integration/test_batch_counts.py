@@ -12,9 +12,10 @@ from tests.integration.test_batch_race import find_batch, ordered
 
 from groundplan.core.ids import new_id
 from groundplan.gateway.batches import batch_store
-from groundplan.gateway.batches.batch_store import BatchLine, Connection
+from groundplan.gateway.batches.batch_store import BatchLine
 from groundplan.gateway.batches.batches_api import _count_requests
 from groundplan.gateway.batches.orders import order_store
+from groundplan.gateway.database import Connection
 from groundplan.ledger import batch_queries
 from groundplan.testing.database import Database
 

@@ -27,8 +27,8 @@ from groundplan.core.ids import new_id
 from groundplan.core.money import PICO
 from groundplan.gateway.batches import batch_check, batch_store, result_store
 from groundplan.gateway.batches.batch_runner import BatchRunner
-from groundplan.gateway.batches.batch_store import BatchLine, ClaimedLine, Connection
-from groundplan.gateway.database import connect
+from groundplan.gateway.batches.batch_store import BatchLine, ClaimedLine
+from groundplan.gateway.database import Connection, connect
 from groundplan.gateway.files import file_store
 from groundplan.gateway.files.blobs import Blobs
 from groundplan.testing import ManualClock

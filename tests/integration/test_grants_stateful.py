@@ -35,8 +35,9 @@ from groundplan.blueprint.model import Budget
 from groundplan.core.ids import new_id
 from groundplan.core.money import from_decimal
 from groundplan.gateway.budgets import grant_store
-from groundplan.gateway.budgets.grant_store import Connection, Grant, RequestedAmounts
+from groundplan.gateway.budgets.grant_store import Grant, RequestedAmounts
 from groundplan.gateway.budgets.leases import Key, Quota, Slices, Token
+from groundplan.gateway.database import Connection
 from groundplan.gateway.journal import ledger_store
 from groundplan.gateway.journal.ledger_rows import attempt_row, charge_rows
 from groundplan.gateway.journal.records import Record

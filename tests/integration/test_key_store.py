@@ -22,10 +22,11 @@ from groundplan.core.ids import new_id
 from groundplan.gateway import database as gateway_database
 from groundplan.gateway.budgets.grant_store import register
 from groundplan.gateway.budgets.leases import Slices
+from groundplan.gateway.database import Connection
 from groundplan.gateway.notifications import Listener
 from groundplan.gateway.policy import key_store, live
 from groundplan.gateway.policy.catalog import index
-from groundplan.gateway.policy.live import Connection, LiveView
+from groundplan.gateway.policy.live import LiveView
 from groundplan.gateway.policy.snapshot import Policy
 from groundplan.identity import service
 from groundplan.identity.model import KeyTerms

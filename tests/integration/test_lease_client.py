@@ -925,7 +925,7 @@ async def test_simultaneously_ended_periods_are_released_in_few_messages(
     day, keys, messages = "2026-11-25", [f"key/{n:03}" for n in range(200)], list[int]()
     tell = grant_store.report_releases
 
-    async def told(connection: grant_store.Connection, epoch: UUID, records: Sequence[Release]) -> None:
+    async def told(connection: gateway_database.Connection, epoch: UUID, records: Sequence[Release]) -> None:
         messages.append(len(records))
         if len(messages) == 1:
             await tell(connection, epoch, records[7:8])

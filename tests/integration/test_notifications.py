@@ -12,11 +12,12 @@ import psycopg
 import pytest
 from psycopg import AsyncConnection
 
+from groundplan.gateway.database import Connection
 from groundplan.gateway.notifications import Listener, wait_for_notifications
 from groundplan.testing.database import Database
 
 
-async def receive_notifications(connection: AsyncConnection[object]) -> list[str]:
+async def receive_notifications(connection: Connection) -> list[str]:
     async with asyncio.timeout(20):
         return [notice.payload async for notice in wait_for_notifications(connection)]
 
@@ -45,7 +46,7 @@ async def test_what_was_told_during_a_statement_is_heard_without_waiting(databas
         assert await receive_notifications(connection) == ["one", "two"]
 
 
-async def _until_lost(connection: AsyncConnection[object]) -> int:
+async def _until_lost(connection: Connection) -> int:
     """How often it was listened to until then."""
     for times in range(1, 100):
         try:

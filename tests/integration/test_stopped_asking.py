@@ -29,8 +29,9 @@ from tests.unit.test_multipart import form
 from groundplan.blueprint.model import Budget, Keep
 from groundplan.core.ids import new_id
 from groundplan.gateway.budgets import grant_store
-from groundplan.gateway.budgets.grant_store import Connection, Grant, RequestedAmounts
+from groundplan.gateway.budgets.grant_store import Grant, RequestedAmounts
 from groundplan.gateway.budgets.leases import REQUESTS
+from groundplan.gateway.database import Connection
 from groundplan.ledger.model import Release
 from groundplan.testing.database import Database
 

@@ -21,7 +21,7 @@ from groundplan.core.errors import Misconfigured
 from groundplan.gateway.stalls import patient
 from groundplan.gateway.ticks import TURN
 
-Connection = AsyncConnection[Any]
+Connection = AsyncConnection[tuple[Any, ...]]
 SECONDS = 3.0
 """Longest that a caller waits for PostgreSQL."""
 CANCEL_SECONDS = 0.3

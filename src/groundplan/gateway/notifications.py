@@ -9,13 +9,14 @@ import asyncio
 import os
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
-from typing import Any, LiteralString
+from typing import LiteralString
 
-from psycopg import AsyncConnection, Error, Notify, OperationalError
+from psycopg import Error, Notify, OperationalError
 from psycopg.errors import error_from_result
 from psycopg.pq import ExecStatus
 from psycopg.pq.abc import PGresult
 
+from groundplan.gateway.database import Connection
 from groundplan.gateway.stalls import Alarm
 from groundplan.gateway.ticks import next_tick
 
@@ -23,7 +24,7 @@ _NAME = b"groundplan_again"
 """Name of the prepared statement."""
 
 
-async def wait_for_notifications(connection: AsyncConnection[Any]) -> AsyncIterator[Notify]:
+async def wait_for_notifications(connection: Connection) -> AsyncIterator[Notify]:
     """Wait until there are notifications, and yield them. Raises psycopg.Error where the connection is lost."""
     none_yet = True
     async for notice in connection.notifies(timeout=0):
@@ -58,7 +59,7 @@ class Listener:
     stays registered with the loop. Other statements go over the connection as usual; one task uses both.
     """
 
-    def __init__(self, connection: AsyncConnection[Any]) -> None:
+    def __init__(self, connection: Connection) -> None:
         self.connection = connection
         self._loop = asyncio.get_running_loop()
         self._pgconn = connection.pgconn
@@ -69,7 +70,7 @@ class Listener:
         connection.add_notify_handler(self._on_notify)
 
     @classmethod
-    async def of(cls, connection: AsyncConnection[Any], statement: LiteralString) -> Listener:
+    async def of(cls, connection: Connection, statement: LiteralString) -> Listener:
         """A listener that repeats `statement`, whose parameters are $1 and so on. Raises psycopg.Error."""
         await connection.execute(b"PREPARE %b AS %b" % (_NAME, statement.encode()))
         return cls(connection)

@@ -27,7 +27,7 @@ from groundplan.gateway.background.progress import BackgroundRun
 from groundplan.gateway.background.sealed_store import INTERRUPTED, BackgroundRequest, BackgroundResponse, SealedStore
 from groundplan.gateway.budgets.grant_connection import DATABASE_ERRORS
 from groundplan.gateway.caching.idempotency import IDEMPOTENCY_KEY
-from groundplan.gateway.call import transient_refusals
+from groundplan.gateway.call import settle, transient_refusals
 from groundplan.gateway.call.admit import MAX_COST_HEADER
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.delivery.stream import EVENT_STREAM
@@ -122,9 +122,7 @@ async def _run_call(gateway: Gateway, exchange: Exchange) -> None:
         if exchange.waits is None or exchange.attempt_count:
             raise
         transient_refusals.give_back(gateway, exchange)
-        if exchange.reservation is not None:
-            gateway.slices.settle(exchange.reservation, 0)
-            exchange.reservation = None
+        settle.release_reservation(gateway, exchange)
         exchange.sent_chunks = exchange.trial = None  # there is no answer yet
 
 

@@ -315,9 +315,8 @@ class BatchCalls:
         """Reserve money for the next attempt where the line's reservation is gone or too small."""
         if not exchange.charges:
             raise Denied("the batch has no budget", code="budget_missing", hint="Nothing runs without a budget.")
-        if exchange.reservation is not None and amount > exchange.reserved_amount:
-            self._gateway.slices.settle(exchange.reservation, 0)
-            exchange.reservation = None
+        if amount > exchange.reserved_amount:
+            settle.release_reservation(self._gateway, exchange)
         if exchange.reservation is None:
             await reserve(self._gateway, exchange, exchange.attempt_count, amount, keeps_periods=True)
 

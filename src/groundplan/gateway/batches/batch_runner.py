@@ -18,13 +18,12 @@ from uuid import UUID, uuid5
 
 import msgspec
 import psycopg
-from psycopg import AsyncConnection
 
 from groundplan.core.database import first_line
 from groundplan.core.errors import GroundplanError
 from groundplan.gateway.batches import batch_check, batch_lines, batch_store, result_store
 from groundplan.gateway.batches.batch_calls import BatchCalls
-from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch, ClaimedLine, Connection
+from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch, ClaimedLine
 from groundplan.gateway.batches.orders import order_store
 from groundplan.gateway.batches.orders.order_results import CANCELLED, EXPIRED, UNMADE_MESSAGES
 from groundplan.gateway.batches.orders.order_runner import OrderRunner
@@ -34,7 +33,7 @@ from groundplan.gateway.call import admit
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.pipeline import Pipeline
-from groundplan.gateway.database import BRIEFLY, connect
+from groundplan.gateway.database import BRIEFLY, Connection, connect
 from groundplan.gateway.files import creation_key_store, file_store, files_api
 from groundplan.gateway.files.blobs import Blobs
 from groundplan.gateway.files.file_store import StoredFile
@@ -175,7 +174,7 @@ class BatchRunner:
 
     async def _connect(self, use: str = "poll") -> Connection:
         """The open connection for a use; each use has its own, so that no statement lands in another's transaction."""
-        connection: AsyncConnection[Any] | None = self._connections.get(use)
+        connection: Connection | None = self._connections.get(use)
         if connection is None or connection.closed:
             connection = await connect(self._url)
             await connection.execute("SET synchronous_commit = on")

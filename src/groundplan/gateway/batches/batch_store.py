@@ -13,7 +13,6 @@ from typing import Any, LiteralString
 from uuid import UUID
 
 import msgspec
-from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
 from groundplan.blueprint.model import Budget
@@ -21,8 +20,8 @@ from groundplan.core.ids import new_id
 from groundplan.core.money import from_decimal, to_decimal
 from groundplan.gateway.batches.result_store import ERROR_CODE, error_line
 from groundplan.gateway.budgets.grant_store import RECALL_CHANNEL
+from groundplan.gateway.database import Connection
 
-Connection = AsyncConnection[tuple[Any, ...]]
 _encode = msgspec.json.Encoder().encode
 
 MESSAGES_ENDPOINT = "/v1/messages"

@@ -20,7 +20,7 @@ import psycopg
 from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway.batches import batch_store, messages_api
-from groundplan.gateway.batches.batch_store import Batch, Connection
+from groundplan.gateway.batches.batch_store import Batch
 from groundplan.gateway.batches.messages_api import MessageBatchesApi
 from groundplan.gateway.batches.orders import order_store
 from groundplan.gateway.call.admit import MAX_COST_HEADER
@@ -29,7 +29,7 @@ from groundplan.gateway.call.estimate import HEADER, refuse_cost_headers
 from groundplan.gateway.call.facts_api import admit_caller
 from groundplan.gateway.call.feature import valid_headers
 from groundplan.gateway.call.files_by_id import FilesById
-from groundplan.gateway.database import Pool
+from groundplan.gateway.database import Connection, Pool
 from groundplan.gateway.files import creation_key_store, file_store, files_api, message_files, quota, uploads_api
 from groundplan.gateway.files.blobs import Blobs
 from groundplan.gateway.files.file_ids import batch_id

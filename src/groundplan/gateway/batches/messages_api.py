@@ -16,12 +16,13 @@ import msgspec
 from groundplan.core.errors import Conflict, Invalid, NotFound, TooLarge, Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway.batches import batch_store, message_shapes
-from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch, Connection
+from groundplan.gateway.batches.batch_store import MESSAGES_ENDPOINT, Batch
 from groundplan.gateway.batches.message_requests import RequestSplitter
 from groundplan.gateway.call.admit import MAX_COST_HEADER
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.estimate import HEADER, refuse_cost_headers
 from groundplan.gateway.call.feature import valid_headers
+from groundplan.gateway.database import Connection
 from groundplan.gateway.files import creation_key_store, file_store, files_api, quota
 from groundplan.gateway.files.blobs import MAX_INPUT_BYTES, MAX_REQUESTS_BYTES, Blobs
 from groundplan.gateway.files.file_store import StoredFile

@@ -9,11 +9,8 @@ from collections.abc import AsyncGenerator, Iterator, Sequence
 from typing import Any, LiteralString
 from uuid import UUID
 
-from psycopg import AsyncConnection
-
 from groundplan.core.ids import new_id
-
-Connection = AsyncConnection[tuple[Any, ...]]
+from groundplan.gateway.database import Connection
 
 LINE_PREFIX = "batch_req_"
 """How the id of a line of a result file begins; the id of its call follows."""

@@ -28,11 +28,12 @@ from groundplan.core.errors import Unavailable
 from groundplan.core.ids import new_id
 from groundplan.gateway.budgets import grant_store
 from groundplan.gateway.budgets.account import OPEN_REPORT_S, PREFETCH_S, Account
-from groundplan.gateway.budgets.grant_store import Connection, Grant, RequestedAmounts
+from groundplan.gateway.budgets.grant_store import Grant, RequestedAmounts
 from groundplan.gateway.budgets.granted import REMEMBERED_FOR, GrantedTotals
 from groundplan.gateway.budgets.leases import Key, Quota, Slices, is_quota
 from groundplan.gateway.budgets.periods import has_ended
 from groundplan.gateway.budgets.windows import WindowClock
+from groundplan.gateway.database import Connection
 from groundplan.gateway.journal.journal import Journal
 from groundplan.gateway.stalls import patient
 from groundplan.ledger.model import Release

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 from uuid import UUID
 
-from psycopg import AsyncClientCursor, AsyncConnection
+from psycopg import AsyncClientCursor
 from psycopg.errors import UniqueViolation
 
 from groundplan.blueprint.model import Budget
@@ -23,10 +23,9 @@ from groundplan.core.ids import new_id
 from groundplan.core.money import MAX_AMOUNT, from_decimal, to_decimal
 from groundplan.gateway import database
 from groundplan.gateway.budgets.leases import Key, Quota
+from groundplan.gateway.database import Connection
 from groundplan.gateway.stalls import patient
 from groundplan.ledger.model import Release
-
-Connection = AsyncConnection[tuple[Any, ...]]
 
 RECALL_CHANNEL = "groundplan_recall"
 """Payload `NAME PERIOD EPOCH`: that worker is short of it."""

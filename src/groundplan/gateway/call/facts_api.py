@@ -17,12 +17,11 @@ from collections.abc import Awaitable, Callable
 from datetime import datetime
 from decimal import Decimal
 from functools import partial
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar
 from uuid import UUID
 
 import msgspec
 import psycopg
-from psycopg import AsyncConnection
 
 from groundplan.blueprint.model import Grounding
 from groundplan.core.error_shape import error_json, field_problem, request_invalid
@@ -38,7 +37,7 @@ from groundplan.gateway.call.grounding.notes import GroundingNotes
 from groundplan.gateway.call.identify import caller_of, check_grants
 from groundplan.gateway.call.search_client import ask_search_patiently
 from groundplan.gateway.call.signals import Unsealed
-from groundplan.gateway.database import Pool
+from groundplan.gateway.database import Connection, Pool
 from groundplan.gateway.http import errors
 from groundplan.gateway.http.methods import WrongMethod, allow_header
 from groundplan.gateway.http.server import Request, Response
@@ -239,7 +238,7 @@ class FactsApi:
         await self._write(partial(outcome_store.add_async, outcome=outcome))
         return 201, msgspec.json.encode({"id": str(outcome.id), "call_id": str(outcome.call_id)})
 
-    async def _write(self, write: Callable[[AsyncConnection[Any]], Awaitable[Written]]) -> Written:
+    async def _write(self, write: Callable[[Connection], Awaitable[Written]]) -> Written:
         """Run `write` with a connection, and return its result. Raises `Unavailable` without the database."""
         try:
             async with self._pool.connection() as connection:

@@ -18,10 +18,11 @@ import psycopg
 from msgspec.structs import replace
 
 from groundplan.core.errors import Invalid, NotFound, TooLarge, Unavailable
+from groundplan.gateway.database import Connection
 from groundplan.gateway.files import file_store
 from groundplan.gateway.files.blobs import Blobs
 from groundplan.gateway.files.file_ids import file_id
-from groundplan.gateway.files.file_store import CONTENT, Connection, StoredFile
+from groundplan.gateway.files.file_store import CONTENT, StoredFile
 from groundplan.gateway.surfaces.file_references import NamedFile
 from groundplan.gateway.upstream.pressure import RANK_SHARES, RANKS
 

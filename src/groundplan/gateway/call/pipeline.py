@@ -215,9 +215,7 @@ class Pipeline:
         if exchange.key is not None:
             settle.finish_with_error(gateway, exchange, error, "failed" if exchange.attempt_number >= 0 else "refused")
         else:
-            if exchange.reservation is not None:  # of a line of a batch, reserved before it was identified
-                gateway.slices.settle(exchange.reservation, 0)
-                exchange.reservation = None
+            settle.release_reservation(gateway, exchange)  # of a line of a batch, reserved before it was identified
             settle.count_unidentified(gateway, exchange, error)
         if exchange.response.started:
             return  # unfinished: the server cuts the connection

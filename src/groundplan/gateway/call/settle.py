@@ -369,8 +369,7 @@ def _write_finish(
 def _count_finish(gateway: Gateway, exchange: Exchange, record: Finish) -> None:
     status = exchange.status
     if exchange.reservation is not None:
-        gateway.slices.settle(exchange.reservation, 0)
-        exchange.reservation = None
+        release_reservation(gateway, exchange)
     labels = (exchange.endpoint, record.workload, record.deployment, status, exchange.http_status)
     place = exchange.deployment
     streamed = place.model if place is not None and exchange.attempt_first_us > 0 else ""
@@ -403,8 +402,18 @@ def finish_stopped(gateway: Gateway, exchange: Exchange) -> None:
         finish(gateway, exchange, "cancelled", CLIENT_GONE, WORKER_STOPPED)
         return
     exchange.finished = True
+    release(gateway, exchange)
+
+
+def release(gateway: Gateway, exchange: Exchange) -> None:
+    """Give back what a call holds of budgets and limits, with which nothing was begun."""
+    release_reservation(gateway, exchange)
     if exchange.limit_use is not None:
         limits.end_call(gateway, exchange.limit_use, sent=False)
+
+
+def release_reservation(gateway: Gateway, exchange: Exchange) -> None:
+    """Give back what a call has reserved of budgets for its next attempt."""
     if exchange.reservation is not None:
         gateway.slices.settle(exchange.reservation, 0)
         exchange.reservation = None

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import LiteralString
 from uuid import UUID
 
-from groundplan.gateway.batches.batch_store import Connection
 from groundplan.gateway.caching.idempotency import forgotten_error, mismatch_error
+from groundplan.gateway.database import Connection
 
 _DAY: LiteralString = "interval '1 day'"
 

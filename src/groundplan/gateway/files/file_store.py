@@ -8,9 +8,7 @@ from datetime import datetime
 from typing import Any, LiteralString
 from uuid import UUID
 
-from psycopg import AsyncConnection
-
-Connection = AsyncConnection[tuple[Any, ...]]
+from groundplan.gateway.database import Connection
 
 CONTENT = ("user_data", "vision", "assistants")
 """Purposes of files that calls may name."""

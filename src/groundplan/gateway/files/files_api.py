@@ -19,10 +19,11 @@ import msgspec
 from groundplan.core.errors import Conflict, Invalid, NotFound
 from groundplan.core.ids import new_id
 from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.database import Connection
 from groundplan.gateway.files import file_store, upload_store
 from groundplan.gateway.files.blobs import Blobs
 from groundplan.gateway.files.file_ids import file_id
-from groundplan.gateway.files.file_store import Connection, Reader, StoredFile
+from groundplan.gateway.files.file_store import Reader, StoredFile
 from groundplan.gateway.files.idempotent_creation import IdempotentCreation
 from groundplan.gateway.files.quota import Quota
 from groundplan.gateway.http import multipart

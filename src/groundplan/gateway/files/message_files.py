@@ -12,9 +12,10 @@ from typing import Any
 import msgspec
 
 from groundplan.core.errors import Invalid
+from groundplan.gateway.database import Connection
 from groundplan.gateway.files import file_store, files_api
 from groundplan.gateway.files.file_ids import file_id, known_id
-from groundplan.gateway.files.file_store import Connection, StoredFile
+from groundplan.gateway.files.file_store import StoredFile
 from groundplan.gateway.files.files_api import Caller
 
 PURPOSE = "user_data"

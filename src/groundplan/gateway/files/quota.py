@@ -12,9 +12,10 @@ from dataclasses import dataclass
 
 from groundplan.core.errors import TooLarge
 from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.database import Connection
 from groundplan.gateway.files import creation_key_store, file_store
 from groundplan.gateway.files.blobs import MAX_FILE_BYTES, MAX_INPUT_BYTES, Blobs
-from groundplan.gateway.files.file_store import Connection, StoredFile
+from groundplan.gateway.files.file_store import StoredFile
 from groundplan.gateway.files.idempotent_creation import IdempotentCreation
 from groundplan.gateway.http.server import Request
 

@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import LiteralString
 from uuid import UUID
 
-from groundplan.gateway.files.file_store import Connection
+from groundplan.gateway.database import Connection
 
 PENDING, COMPLETED, CANCELLED = "pending", "completed", "cancelled"
 _COLUMNS: LiteralString = "id, workload, filename, purpose, bytes, created_at, expires_at, seconds, status, file"

@@ -15,9 +15,10 @@ import msgspec
 from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound, TooLarge, Unavailable
 from groundplan.core.ids import new_id, parse_id
 from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.database import Connection
 from groundplan.gateway.files import file_store, files_api, quota, upload_store
 from groundplan.gateway.files.blobs import MAX_FILE_BYTES, Blobs
-from groundplan.gateway.files.file_store import Connection, StoredFile
+from groundplan.gateway.files.file_store import StoredFile
 from groundplan.gateway.files.idempotent_creation import IdempotentCreation
 from groundplan.gateway.files.quota import ConnectionFactory, Quota
 from groundplan.gateway.files.upload_store import COMPLETED, PENDING, Upload

@@ -11,11 +11,9 @@ from dataclasses import dataclass
 from typing import Any, LiteralString
 from uuid import UUID
 
-from psycopg import AsyncConnection
-
 from groundplan.blueprint.model import Budget
 from groundplan.core.money import from_decimal
-from groundplan.gateway.database import fetched
+from groundplan.gateway.database import Connection, fetched
 from groundplan.gateway.policy.client_address import networks
 from groundplan.gateway.policy.snapshot import KeyEntry, Policy
 from groundplan.gateway.stalls import patient
@@ -52,7 +50,6 @@ _PEOPLE_OF = f"{_PEOPLE} AND id = ANY(%s)"
 
 _NO_LINE: frozenset[str] = frozenset()
 
-Connection = AsyncConnection[tuple[Any, ...]]
 Rows = Sequence[tuple[Any, ...]]
 Keys = dict[bytes, KeyEntry]
 

@@ -19,7 +19,6 @@ from uuid import UUID
 
 import psycopg
 from msgspec import structs
-from psycopg import AsyncConnection
 
 from groundplan.blueprint import artifact
 from groundplan.blueprint.model import Budget
@@ -28,7 +27,7 @@ from groundplan.core.clock import WARN_SECONDS, Clock
 from groundplan.core.home import Home
 from groundplan.gateway.budgets.grant_store import register
 from groundplan.gateway.budgets.leases import Slices
-from groundplan.gateway.database import connect, fetched
+from groundplan.gateway.database import Connection, connect, fetched
 from groundplan.gateway.failure_log import FailureLog
 from groundplan.gateway.notifications import Listener
 from groundplan.gateway.policy import key_store, policy_store
@@ -74,7 +73,6 @@ _BLUEPRINT = "SELECT number, body, signature FROM blueprint WHERE number = %s"
 _SIGNED = "SELECT signature FROM blueprint WHERE number = %s"
 _USERS = "SELECT workload, person::text FROM people_seen(%s, %s)"
 
-Connection = AsyncConnection[tuple[Any, ...]]
 Rows = list[tuple[Any, ...]]
 
 
@@ -316,11 +314,11 @@ class LiveView:
         known = EMPTY_POLICY if self._is_new_connection else self.policy
         changes = await key_store.load_changes(connection, known, number, LOAD_SECONDS)
         now = self._clock.seconds()
-        tidy = now - key_store.KEPT_AFTER_END_S if now - self._keys_dropped_at > _DAY_SECONDS else float("-inf")
-        keys = await key_store.load_keys(connection, known, changes, LOAD_SECONDS, ended_before=tidy)
-        self._keys_dropped_at = (
-            now if keys is not known.keys and now - self._keys_dropped_at > _DAY_SECONDS else self._keys_dropped_at
-        )
+        is_drop_due = now - self._keys_dropped_at > _DAY_SECONDS
+        ended_before = now - key_store.KEPT_AFTER_END_S if is_drop_due else float("-inf")
+        keys = await key_store.load_keys(connection, known, changes, LOAD_SECONDS, ended_before=ended_before)
+        if is_drop_due and keys is not known.keys:
+            self._keys_dropped_at = now
         people, active = await key_store.load_people(connection, known, changes, LOAD_SECONDS)
         rows = await policy_store.load_rows(
             connection, _needed_groups(catalog), LOAD_SECONDS, with_groups_of_people=_caches_by_group(catalog)
@@ -362,10 +360,8 @@ class LiveView:
         except Exception as error:  # noqa: BLE001 -- a newer program may declare what this one makes nothing of
             if number != self._refused_blueprint:
                 _log.error("blueprint %d is refused: %s: %s", number, error.__class__.__name__, error)
-            self._refused_blueprint, self._blueprint_retry_at = (
-                number,
-                self._clock.monotonic() + _BLUEPRINT_RETRY_SECONDS,
-            )
+            self._refused_blueprint = number
+            self._blueprint_retry_at = self._clock.monotonic() + _BLUEPRINT_RETRY_SECONDS
             return
         if self.catalog is None or number > self.catalog.number:
             if _needed_groups(newer) or (_caches_by_group(newer) and not _caches_by_group(self.catalog)):
@@ -447,8 +443,7 @@ class LiveView:
         """Take up HOME/run/kill.json; also called by the worker's watch, since a hanging database may hold up `run`."""
         kills = self._kills(self.policy.keys)
         if kills != self.policy.kills:
-            old = self.policy
-            self.policy = replace(old, kills=kills)
+            self.policy = replace(self.policy, kills=kills)
             self._announce_policy()
 
 

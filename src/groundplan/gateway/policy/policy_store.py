@@ -10,11 +10,9 @@ from functools import partial
 from typing import Any, NamedTuple
 from uuid import UUID
 
-from psycopg import AsyncConnection
-
 from groundplan.core.money import from_decimal
 from groundplan.economics.experiment.model import Experiment
-from groundplan.gateway.database import fetched
+from groundplan.gateway.database import Connection, fetched
 from groundplan.gateway.policy.snapshot import RuleException
 from groundplan.governance.model import GrantedApproval
 
@@ -39,8 +37,6 @@ _MEMBERS = """WITH RECURSIVE inside(name, id) AS (
     JOIN person p ON p.id = m.person_id WHERE p.active"""
 _EXPERIMENTS = """SELECT id::text, name, workload, type, candidate, judge, share, split, budget_usd,
     extract(epoch FROM until)::float8 FROM experiment WHERE state = 'running' AND until > now()"""
-
-Connection = AsyncConnection[tuple[Any, ...]]
 
 
 class PolicyRows(NamedTuple):

@@ -7,9 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import islice
-from typing import Any, LiteralString
-
-from psycopg import AsyncConnection
+from typing import LiteralString
 
 from groundplan.blueprint.model import Budget
 from groundplan.core.clock import Clock
@@ -17,7 +15,7 @@ from groundplan.core.money import from_decimal
 from groundplan.gateway.budgets.expired import KEY_BUDGET_PREFIX
 from groundplan.gateway.budgets.leases import Key, Slices
 from groundplan.gateway.budgets.periods import current_key, has_ended
-from groundplan.gateway.database import fetched
+from groundplan.gateway.database import Connection, fetched
 from groundplan.gateway.policy.snapshot import KeyEntry
 from groundplan.gateway.ticks import in_turns
 
@@ -45,7 +43,7 @@ class RemainingBudgets:
 
     async def refresh(
         self,
-        connection: AsyncConnection[Any],
+        connection: Connection,
         declared: Sequence[Budget],
         keys: Mapping[bytes, KeyEntry],
         seconds: float,

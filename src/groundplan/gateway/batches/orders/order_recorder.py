@@ -23,9 +23,10 @@ from groundplan.gateway.batches.orders.order_results import (
     ProviderResults,
     Reason,
 )
-from groundplan.gateway.batches.orders.order_store import Connection, Order, OrderLine
+from groundplan.gateway.batches.orders.order_store import Order, OrderLine
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.database import Connection
 from groundplan.gateway.files.blobs import Blobs
 from groundplan.gateway.surfaces import answers
 from groundplan.gateway.surfaces.responses import surface as responses

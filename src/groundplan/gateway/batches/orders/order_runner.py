@@ -31,7 +31,7 @@ from groundplan.gateway.batches.orders.order_results import (
     Reason,
     ResultFiles,
 )
-from groundplan.gateway.batches.orders.order_store import NEW, SENDING, Connection, Order, OrderLine
+from groundplan.gateway.batches.orders.order_store import NEW, SENDING, Order, OrderLine
 from groundplan.gateway.batches.providers.message_batches import MessageBatches
 from groundplan.gateway.batches.providers.openai_batches import OpenAIBatches
 from groundplan.gateway.batches.providers.provider import (
@@ -46,7 +46,7 @@ from groundplan.gateway.batches.providers.provider import (
 )
 from groundplan.gateway.budgets.grant_connection import DATABASE_ERRORS
 from groundplan.gateway.call.context import Gateway
-from groundplan.gateway.database import connect
+from groundplan.gateway.database import Connection, connect
 from groundplan.gateway.files.blobs import Blobs
 
 MAX_CONCURRENT_ORDERS = 16

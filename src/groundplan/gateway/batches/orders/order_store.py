@@ -13,13 +13,11 @@ from typing import Any, LiteralString
 from uuid import UUID
 
 import msgspec
-from psycopg import AsyncConnection
 from psycopg.types.json import Jsonb
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.money import from_decimal, to_decimal
-
-Connection = AsyncConnection[tuple[Any, ...]]
+from groundplan.gateway.database import Connection
 
 NEW, SENDING, SENT, ENDED = "new", "sending", "sent", "ended"
 _COLUMNS: LiteralString = """id, batch_id, deployment, blueprint, state, created_at, tries, uploading, provider_file,

@@ -39,7 +39,6 @@ from groundplan.gateway.surfaces.realtime.response import REALTIME
 from groundplan.gateway.surfaces.realtime.session import SessionSettings
 from groundplan.gateway.surfaces.realtime.settle import (
     charge_unreserved,
-    release,
     settle_broken_off,
     settle_response,
     settle_unused,
@@ -171,7 +170,7 @@ class Session:
         self._socket.accept()
         self._admitted, self._reserved = exchange, None
         self._guards = ConversationGuards(self._gateway, exchange)
-        release(self._gateway, exchange)  # an idle conversation holds no money
+        settle.release(self._gateway, exchange)  # an idle conversation holds no money
 
     # the conversation -------------------------------------------------------------------------------------------------
 
@@ -463,7 +462,7 @@ class Session:
         self._active = self._reserved = None
         if reached is None:
             if ready is not None:
-                release(self._gateway, ready)
+                settle.release(self._gateway, ready)
             return
         self._gateway.loads.release_place(reached.load)
         settings, hear = self._settings, self._transcripts.handle
@@ -486,7 +485,7 @@ class Session:
         if exchange.attempt_started:
             await settle_broken_off(self._gateway, exchange, await final.end_response(making=making))
         else:
-            release(self._gateway, exchange)
+            settle.release(self._gateway, exchange)
 
     async def _settle_unreserved(self, first: Exchange, final: FinalExchange, *, making: bool) -> None:
         """Break off and settle a response that the upstream makes although nothing is reserved for it."""

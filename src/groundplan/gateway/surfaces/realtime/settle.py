@@ -46,15 +46,6 @@ async def settle_unused(gateway: Gateway, exchange: Exchange) -> None:
     await settle_response(gateway, exchange, "not_billed", Usage())
 
 
-def release(gateway: Gateway, exchange: Exchange) -> None:
-    """Release a reservation with which nothing was begun: it is no call."""
-    if exchange.reservation is not None:
-        gateway.slices.settle(exchange.reservation, 0)
-        exchange.reservation = None
-    if exchange.limit_use is not None:
-        limits.end_call(gateway, exchange.limit_use, sent=False)
-
-
 def charge_unreserved(gateway: Gateway, admitted: Exchange, deployment: Deployment) -> Exchange:
     """Begin a call, for the caller of `admitted`, for a response that the upstream made without a request and without
     a reservation; it is charged at its cost. Raises `Unavailable` where it cannot be journalled."""

@@ -41,7 +41,6 @@ from groundplan.gateway.surfaces.realtime.permission import current_deployment
 from groundplan.gateway.surfaces.realtime.session import SessionSettings
 from groundplan.gateway.surfaces.realtime.settle import (
     charge_unreserved,
-    release,
     settle_broken_off,
     settle_response,
     settle_unused,
@@ -259,7 +258,7 @@ class Transcripts:
         if ready is None:
             return
         if not ready.attempt_started:
-            release(self._gateway, ready)
+            settle.release(self._gateway, ready)
         elif certain:
             await settle_unused(self._gateway, ready)
         else:
