@@ -69,7 +69,7 @@ async def test_what_is_being_added_as_its_worker_stops_is_added(database: Databa
     kept.add(verdict(1))
     with psycopg.connect(database.superuser) as conn:
         conn.execute("LOCK TABLE call_citation")
-        parts.run_until_end(kept, kept.run())
+        parts.run_until_end(kept)
         await wait_until(lambda: not kept.waiting)
         await asyncio.sleep(0.1)
         closing = asyncio.create_task(parts.aclose())

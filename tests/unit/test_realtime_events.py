@@ -35,7 +35,6 @@ from groundplan.gateway.surfaces.realtime.events import (
 from groundplan.gateway.surfaces.realtime.session import SessionSettings
 from groundplan.gateway.surfaces.realtime.transcripts import Transcripts, read_transcriber
 from groundplan.governance.guardrails.guard import Findings, Guard
-from groundplan.governance.guardrails.masks import Masks
 from groundplan.governance.policy.cedar import Rule, Verdict
 from groundplan.ledger.model import Usage
 from groundplan.testing.clock import ManualClock
@@ -98,8 +97,7 @@ def test_an_image_that_is_sent_itself_and_a_text_go_on(way: Any) -> None:
 )
 def test_what_no_check_can_look_at_is_named_where_the_workload_demands_it(way: Any, piece: dict[str, Any]) -> None:
     rules = Guardrails(input={"personal_data": "mask"})
-    guarding = SimpleNamespace(guard=Guard.of(rules), masks=Masks(), findings=Findings())
-    guard, event = ConversationGuard(cast(Any, guarding)), way(piece)
+    guard, event = ConversationGuard(CallGuardrails(cast(Any, None), cast(Any, None), Guard.of(rules))), way(piece)
     with pytest.raises(Denied) as refused:
         guard.check_sent(event, 100)
     assert refused.value.code == "guardrail_unchecked"
@@ -107,11 +105,9 @@ def test_what_no_check_can_look_at_is_named_where_the_workload_demands_it(way: A
 
 @pytest.mark.parametrize("kind", ["input_image_buffer.append", "input_audio_buffer.append_video_frame"])
 def test_pictures_beside_items_are_seen_by_no_check_either(kind: str) -> None:
-    guarding = SimpleNamespace(
-        guard=Guard.of(Guardrails(input={"secrets": "block"})), masks=Masks(), findings=Findings()
-    )
+    guarding = CallGuardrails(cast(Any, None), cast(Any, None), Guard.of(Guardrails(input={"secrets": "block"})))
     with pytest.raises(Denied, match="image"):
-        ConversationGuard(cast(Any, guarding)).check_sent({"type": kind, "image": "AAAA"}, 100)
+        ConversationGuard(guarding).check_sent({"type": kind, "image": "AAAA"}, 100)
 
 
 def test_a_key_among_the_subprotocols_is_given_once() -> None:
@@ -284,9 +280,9 @@ async def test_a_turn_that_may_have_been_heard_as_its_client_left_costs_its_boun
 
 def looking(why: str = "", **rules: Any) -> tuple[ConversationGuard, Findings]:
     """The guard of a conversation in which no function may be called for that reason."""
-    rule = SimpleNamespace(decide_now=lambda _: why)
-    guarding = SimpleNamespace(guard=Guard.of(Guardrails(**rules)), masks=Masks(), findings=Findings(), call_rule=rule)
-    return ConversationGuard(cast(Any, guarding)), guarding.findings
+    guarding = CallGuardrails(cast(Any, None), cast(Any, None), Guard.of(Guardrails(**rules)))
+    guarding.call_rule = cast(Any, SimpleNamespace(decide_now=lambda _: why))
+    return ConversationGuard(guarding), guarding.findings
 
 
 BLOCK: dict[str, Any] = {"output": {"secrets": "block"}}
@@ -372,8 +368,8 @@ def test_whether_a_function_may_be_called_is_decided_anew_for_each_call_of_a_con
 def test_a_text_of_what_is_said_is_looked_at_whole_beside_the_response() -> None:
     """A part of it is kept back until its own end, not that of what is answered meanwhile."""
     rules = Guard.of(Guardrails(output={"secrets": "block"}))
-    guarding = SimpleNamespace(guard=rules, masks=Masks(), findings=Findings(), call_rule=lambda _: False)
-    guard, secret = ConversationGuard(cast(Any, guarding)), "sk-" + "proj-" + "abcdefghijklmnopqrstuvwx"
+    guarding = CallGuardrails(cast(Any, None), cast(Any, None), rules)
+    guard, secret = ConversationGuard(guarding), "sk-" + "proj-" + "abcdefghijklmnopqrstuvwx"
 
     def told(kind: str, **more: Any) -> str:
         return b"".join(guard.check_answered(msgspec.json.encode({"type": kind, "item_id": "mine", **more}))).decode()

@@ -17,12 +17,12 @@ import resource
 import signal
 import socket
 import sys
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack, suppress
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
 import uvloop
 
@@ -107,23 +107,24 @@ class _HasClose(Protocol):
     async def close(self) -> None: ...
 
 
-class _Runner(Protocol):
+class _HasRun(_HasClose, Protocol):
+    async def run(self) -> None: ...
+
+
+class _Runner(_HasRun, Protocol):
     """Makes calls in the background. `run` until cancelled; `stop` begins no more, `close` ends it."""
 
     @property
     def busy(self) -> bool: ...
 
-    async def run(self) -> None: ...
-
     def stop(self) -> None: ...
-
-    async def close(self) -> None: ...
 
 
 OWN_FILES = 256
 """Open files of a worker besides those of calls."""
 _FEWEST_CALLS = 64
 _Closed = TypeVar("_Closed", bound=_HasClose)
+_Running = TypeVar("_Running", bound=_HasRun)
 
 
 async def serve(
@@ -175,10 +176,10 @@ class Parts(AsyncExitStack):
         self.push_async_callback(part.close)
         return part
 
-    def run_until_end(self, part: _Closed, work: Coroutine[Any, Any, None]) -> _Closed:
-        """Run `work` of a part in the background; it is cancelled before the part is closed."""
+    def run_until_end(self, part: _Running) -> _Running:
+        """Run a part in the background; that is cancelled before the part is closed."""
         self.close_at_end(part)
-        self.push_async_callback(_cancel_and_wait, asyncio.get_running_loop().create_task(work))
+        self.push_async_callback(_cancel_and_wait, asyncio.get_running_loop().create_task(part.run()))
         return part
 
 
@@ -385,22 +386,16 @@ def _server(gateway: Gateway, pipeline: Pipeline) -> Server:
 def _start_background_parts(parts: Parts, gateway: Gateway, home: Home, url: str) -> None:
     """Start the parts that write to PostgreSQL what calls have produced (counts, citations, signals ...). No call waits
     for them, except for `gateway.reviews`."""
-    counts, citations, pairs, signals = (
-        GuardCounts(url, gateway.clock),
-        Citations(url),
-        Pairs(url),
-        Signals(home, url, gateway.clock),
-    )
-    reported, tally, checks = ModelVersions(url), SemanticCounts(url, gateway.clock), CheckStore(url)
-    gateway.guard_counts, gateway.citations, gateway.signals = counts, citations, signals
-    gateway.model_versions = reported
-    gateway.repeats = repeats = Repeats(url)
-    for part in (counts, citations, pairs, signals, reported, repeats, tally, checks):
-        parts.run_until_end(part, part.run())
-    gateway.reviews = parts.close_at_end(Reviews(home, url, gateway.epoch))
-    gateway.shadow_trials = Shadows(gateway, pairs)
+    start = parts.run_until_end
+    gateway.guard_counts = start(GuardCounts(url, gateway.clock))
+    gateway.citations = start(Citations(url))
+    gateway.shadow_trials = Shadows(gateway, start(Pairs(url)))
+    gateway.signals = start(Signals(home, url, gateway.clock))
+    gateway.model_versions = start(ModelVersions(url))
+    gateway.repeats = start(Repeats(url))
     gateway.answer_cache.similar = meanings = SemanticCache(gateway)
-    meanings.tally, meanings.checks = tally, checks
+    meanings.tally, meanings.checks = start(SemanticCounts(url, gateway.clock)), start(CheckStore(url))
+    gateway.reviews = parts.close_at_end(Reviews(home, url, gateway.epoch))
     gateway.content_sender = ContentSender(home, gateway.call_counters)
     for work in (
         gateway.content_sender.run(),

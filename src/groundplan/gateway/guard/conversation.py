@@ -25,7 +25,7 @@ from groundplan.gateway.offload import CHECKED_BYTES, READ_BYTES, in_thread
 from groundplan.gateway.surfaces import answer_text
 from groundplan.gateway.surfaces.answer_text import Channel
 from groundplan.gateway.surfaces.realtime.events import TRANSCRIPTION_COMPLETED, TRANSCRIPTION_PREFIX, content_parts
-from groundplan.governance.guardrails.guard import checked_answer, checked_body, rewrite_texts
+from groundplan.governance.guardrails.guard import checked_body, rewrite_texts
 from groundplan.governance.guardrails.model import Hit, Refusal
 from groundplan.governance.guardrails.window import Refused, Window
 
@@ -224,9 +224,7 @@ class ConversationGuard:
             return False
         for name in answer_text.called_names(event):
             if call_guard.call_rule.decide_now(name):
-                call_guard.findings.add("output", Hit("tools", "block", kind=name[:60]))
-                if not call_guard.guard.shadow:
-                    raise refusal_error(Refusal("output", "tools", name[:60]))
+                call_guard.refuse("output", "tools", name[:60])
         return True
 
     def _check_texts(self, event: dict[str, Any], data: bytes) -> list[bytes]:
@@ -243,7 +241,7 @@ class ConversationGuard:
         slots = answer_text.slots(event)
         if not slots:
             out = self._flush(event)
-            checked = rewrite_texts(event, self._check_or_restore, _INPUT_ROLES)
+            checked = rewrite_texts(event, self._call_guard.check_or_restore, _INPUT_ROLES)
             return [*out, data if checked is event else _encode(checked)]
         released_text = ""
         for slot in slots:
@@ -251,13 +249,6 @@ class ConversationGuard:
             slot.holder[slot.name] = released = self._window(slot.channel).feed(slot.text)
             released_text += released
         return [_encode(event)] if released_text else []
-
-    def _check_or_restore(self, text: str, own: bool) -> str:
-        """A complete text after its check; `own`: it repeats the input."""
-        call_guard = self._call_guard
-        if own:
-            return call_guard.masks.restore(text)
-        return checked_answer(call_guard.guard, text, call_guard.masks, call_guard.findings)
 
     def _flush(self, event: dict[str, Any]) -> list[bytes]:
         """Events with the text that windows still hold back and that this event ends; transcripts of the user come

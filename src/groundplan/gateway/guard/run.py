@@ -290,13 +290,13 @@ class CallGuardrails:
     async def _check_body_texts(self, body: Any, *, long: bool) -> Any:
         started = time.perf_counter_ns()
         if self.guard.output.is_too_large(len(answer_text.visible_text(body).encode())):
-            self._refuse("output", "max_size", "")
+            self.refuse("output", "max_size", "")
         for name in answer_text.called_names(body):
             if self.call_rule(name):
-                self._refuse("output", "tools", name[:60])
+                self.refuse("output", "tools", name[:60])
         checked = body
         if self.guard.affects_answers(self.masks):
-            respell = partial(rewrite_texts, body, self._check_or_restore, NO_ROLES)
+            respell = partial(rewrite_texts, body, self.check_or_restore, NO_ROLES)
             checked = await in_thread(respell, checks=True) if long else respell()
             if self.masks:
                 checked = answer_text.tool_inputs(checked, self.masks.restore)
@@ -305,8 +305,8 @@ class CallGuardrails:
         self.record_time(started, "output")
         return checked
 
-    def _check_or_restore(self, text: str, own: bool) -> str:
-        """`own`: the answer repeats the input."""
+    def check_or_restore(self, text: str, own: bool) -> str:
+        """A complete text of an answer after its check; `own`: it repeats the input. Raises `Refused`."""
         return self.masks.restore(text) if own else checked_answer(self.guard, text, self.masks, self.findings)
 
     async def _check_whole(self, exchange: Exchange, texts: list[str], calls: Callable[[], list[str]] = list) -> None:
@@ -315,16 +315,16 @@ class CallGuardrails:
         checks do not look at. Raises `Denied`, `Unavailable`."""
         gateway, guard, text = self._gateway, self.guard, "\n".join(filter(None, texts))
         for check, kind in self._failed_checks(exchange, texts, text):
-            self._refuse("output", check, kind)
+            self.refuse("output", check, kind)
         if guard.presidio and texts:
             await self._check_personal("output", guard.presidio, exchange.id, text)
         if guard.judge is not None and texts:
             shown = self.masks.remask(text)  # the judge is a model, too
             found = await judge.ask_judge(gateway, exchange, guard.judge, shown, "guardrail")
             if found is None and not guard.fail_open:
-                self._refuse("output", "failed", "judge")
+                self.refuse("output", "failed", "judge")
             elif found:
-                self._refuse("output", "judge", "")
+                self.refuse("output", "judge", "")
         if needs_review(exchange) and not self.skips_review and gateway.reviews is not None:
             await gateway.reviews.hold(
                 exchange, "\n".join(filter(None, (text, *(f"calls {each}" for each in calls()))))
@@ -336,10 +336,10 @@ class CallGuardrails:
         kinds = await presidio.find_personal_data(self._gateway, call, text)
         self.record_time(started, place)
         if kinds is None and not self.guard.fail_open:
-            self._refuse(place, "failed", "presidio")
+            self.refuse(place, "failed", "presidio")
         for kind in kinds or ():
             if action == "block":
-                self._refuse(place, "presidio", kind)
+                self.refuse(place, "presidio", kind)
             else:
                 self.findings.add(place, Hit("presidio", "flag", kind=kind))
 
@@ -355,7 +355,8 @@ class CallGuardrails:
             found.append(("languages", spoken))
         return found
 
-    def _refuse(self, place: str, check: str, kind: str) -> None:
+    def refuse(self, place: str, check: str, kind: str) -> None:
+        """Add a finding that blocks, and raise `Denied` for it unless findings are only watched."""
         self.findings.add(place, Hit(check, "block", kind=kind))
         if not self.guard.shadow:
             raise refusal_error(Refusal(place, check, kind))
