@@ -15,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 from tests.closing import close
-from tests.unit.call_rig import Rig, call_rig
+from tests.unit.call_rig import Rig, call_rig, wait_until
 
 from groundplan.blueprint.model import Cache, Grounding, Keep
 from groundplan.core.endpoints import announce
@@ -151,6 +151,19 @@ async def test_other_passages_invalidate_the_answer(tmp_path: Path, found: list[
         assert {entry.query for entry in rig.gateway.answer_cache.entries("assistant")} == (
             {QUESTION} if found else set()
         )
+
+
+async def test_calls_that_find_an_answer_outdated_at_once_share_the_new_one(tmp_path: Path) -> None:
+    async with asking(tmp_path) as (rig, searcher):
+        await ask(rig)
+        searcher.confirmed, searcher.found = "", [passage("c3")]
+        one = rig.hold("one")
+        calls = [asyncio.create_task(ask(rig)) for _ in range(6)]
+        await wait_until(lambda: rig.gateway.running_calls == 6 and rig.models["one"].counted == 2)
+        for _ in calls:
+            one.release()
+        assert sorted(await asyncio.gather(*calls)) == ["exact"] * 5 + ["none"]
+        assert rig.models["one"].counted == 2
 
 
 @pytest.mark.parametrize("more", [{"conflicts": [CONFLICT]}, {"newer": [NEWER]}])

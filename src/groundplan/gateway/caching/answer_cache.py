@@ -82,6 +82,9 @@ class AnswerCache:
     def __len__(self) -> int:
         return len(self._used)
 
+    def __contains__(self, entry: Entry) -> bool:
+        return entry in self._used
+
     def entries(self, workload: str) -> Iterator[Entry]:
         """The entries of a workload, least recently used first."""
         shelf = self._shelves.get(workload)

@@ -146,8 +146,8 @@ class _CacheSearch:
                 found = await self._find_similar(cache.similar)
             if found is not None:
                 confirmed = not found.passages or await confirm(gateway, exchange, found)
-                if self.refresh():
-                    continue
+                if self.refresh() or not (confirmed or found in cache):
+                    continue  # calls that found the same answer to be outdated need one new answer, not one each
                 if confirmed and _is_allowed(exchange, found):
                     return found
             elif (flight := self._find_flight()) is not None:
