@@ -286,7 +286,7 @@ async def test_edits_and_variations_of_images(setup: Setup) -> None:
         reply = await setup.stack.post("/v1/images/edits", setup.key, behind, content_type=FORM)
         assert (reply.status, len(reply.json["data"])) == (200, images), "what costs more may come behind, too"
         assert reply.json["groundplan"]["cost_usd"] == f"0.0{5 * images:02}000000000"
-    assert not open_files(setup.stack, "run"), "the kept files are gone with their calls"
+    await wait_for_kept_forms(setup.stack, present=False)
     typed = await setup.stack.post("/v1/images/edits", setup.key, {}, content_type="application/json")
     assert (typed.status, typed.code) == (415, "content_type")
 
@@ -541,13 +541,39 @@ async def test_a_client_that_goes_away_in_its_upload_pays_nothing(setup: Setup) 
     await spent(setup, "0")
 
 
+async def test_nothing_is_kept_of_a_form_whose_client_goes_away(setup: Setup) -> None:
+    """Its files are on disk as long as it may still name its model."""
+    _, writer = await asyncio.open_connection("127.0.0.1", setup.stack.port)
+    data = form(("file", bytes(3 << 20), "a.wav"), ("model", b"ear", None))
+    head = f"POST /v1/audio/transcriptions HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {setup.key}\r\n"
+    writer.write(f"{head}content-type: {FORM}\r\ncontent-length: {len(data)}\r\n\r\n".encode() + data[: 2 << 20])
+    await writer.drain()
+    await wait_for_kept_forms(setup.stack, present=True)
+    writer.close()
+    await wait_for_kept_forms(setup.stack, present=False)
+    assert setup.model.counted == 0
+
+
 FORM = "multipart/form-data; boundary=xyz"
 
 
-def open_files(stack: Stack, folder: str) -> list[str]:
-    """Files of a folder of HOME without a name that the worker has open."""
-    links = [str(each.readlink()) for each in Path(f"/proc/{stack.workers[0].pid}/fd").iterdir() if each.is_symlink()]
-    return [each for each in links if each.startswith(str(stack.home.root / folder)) and each.endswith("(deleted)")]
+async def wait_for_kept_forms(stack: Stack, *, present: bool) -> None:
+    """Wait until the worker keeps files of forms, or none any more: they are files of HOME without a name."""
+    async with asyncio.timeout(30):
+        while any(_is_kept_form(each, stack.home.run) for each in _descriptors(stack)) is not present:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+
+
+def _descriptors(stack: Stack) -> list[Path]:
+    return list(Path(f"/proc/{stack.workers[0].pid}/fd").iterdir())
+
+
+def _is_kept_form(descriptor: Path, folder: Path) -> bool:
+    try:
+        target = str(descriptor.readlink())
+    except OSError:  # closed meanwhile
+        return False
+    return target.startswith(str(folder)) and target.endswith("(deleted)")
 
 
 def memory(pid: int) -> int:

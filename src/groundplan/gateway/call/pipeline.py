@@ -48,6 +48,7 @@ from groundplan.gateway.surfaces.responses.count import INPUT_TOKENS
 from groundplan.gateway.surfaces.responses.surface import RESPONSES
 from groundplan.gateway.surfaces.speech import SPEECH
 from groundplan.gateway.surfaces.transcriptions import TRANSCRIPTIONS, TRANSLATIONS
+from groundplan.gateway.surfaces.upload import Upload
 from groundplan.gateway.telemetry import content
 from groundplan.gateway.telemetry.metrics_api import scrape
 from groundplan.gateway.upstream.pressure import RANK_SHARES, RANKS
@@ -194,8 +195,8 @@ class Pipeline:
             gateway.running_calls -= counts
             if exchange.flight is not None:
                 cache.finish_flight(gateway, exchange)
-            if exchange.file_bytes_held and gateway.files is not None:
-                gateway.files.release(exchange)
+            if exchange.file_bytes_held or exchange.request.upload_state is not None:
+                _release_files(gateway, exchange)
         if error is not None:
             self._answer_error(exchange, error)
             # breaks the cycle of error, traceback and frame, which would keep the call until a garbage collection
@@ -205,7 +206,6 @@ class Pipeline:
             content.send_content(gateway, exchange)
         if exchange.trial is not None and gateway.shadow_trials is not None:
             gateway.shadow_trials.after(exchange)
-        exchange.request.upload_state = None  # of what an idle connection keeps, a form is the largest part
 
     def _answer_error(self, exchange: Exchange, error: GroundplanError) -> None:
         gateway = self._gateway
@@ -261,6 +261,15 @@ class Pipeline:
 
 def _internal_error() -> Unavailable:
     return Unavailable("the gateway failed", code="internal_error", hint="See HOME/logs for this call id.")
+
+
+def _release_files(gateway: Gateway, exchange: Exchange) -> None:
+    """Give up the files of a call that has ended: an idle connection keeps its last request, and an error the frames it
+    came through."""
+    if exchange.file_bytes_held and gateway.files is not None:
+        gateway.files.release(exchange)
+    if isinstance(upload := exchange.request.upload_state, Upload):
+        upload.close()
 
 
 async def _run_conversation(gateway: Gateway, request: Request, response: Response) -> None:

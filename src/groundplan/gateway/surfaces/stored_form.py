@@ -43,8 +43,13 @@ class FormStore:
     async def create(cls, folder: Path) -> FormStore:
         return cls(await in_writer(_unnamed_file, folder), folder)
 
-    def __del__(self) -> None:
-        os.close(self._descriptor)
+    def close(self) -> None:
+        """Delete the bytes. Further calls have no effect."""
+        descriptor, self._descriptor = self._descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    __del__ = close
 
     async def append(self, data: bytes) -> StoredData:
         """Add bytes behind those that are there; they can be read after `flush`."""

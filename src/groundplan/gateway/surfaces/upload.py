@@ -187,6 +187,12 @@ class Upload:
                 part = None
             self._kept.append(event)
 
+    def close(self) -> None:
+        """Give up what is kept, in memory and on disk, once the call has ended."""
+        self._kept = []
+        if self._store is not None:
+            self._store.close()
+
     @property
     def passed_on(self) -> bool:
         """Whether more than is kept was sent to an upstream, so that it cannot be sent to another."""
