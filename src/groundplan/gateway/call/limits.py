@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Exhausted, GroundplanError
-from groundplan.gateway.budgets.leases import CONCURRENT, COST, REQUESTS, TOKENS, Quota, Token
+from groundplan.gateway.budgets.leases import CONCURRENT, COST, REQUESTS, TOKENS, Quota
 from groundplan.gateway.budgets.limit_book import NO_QUOTA_PERIODS, CoveringQuotas, LimitBook, QuotaPeriods
 from groundplan.gateway.budgets.periods import current_key, ends
 from groundplan.gateway.call import admit
@@ -79,32 +79,31 @@ async def _admit_covering(
     if not covering.quotas:
         return now
     while (short := _reserve_covering(gateway, exchange, use, covering, amount, now)) is not None:
-        spans, charges, empty = short
-        taken = await _acquire_for_call(
-            gateway, exchange, covering.quotas, charges, (exchange.id_bytes, CALL_TOKEN), empty
-        )
+        spans, held, empty = short
+        taken = await _acquire_for_call(gateway, exchange, held, empty)
         now = gateway.clock.seconds()
         if taken:
-            _note_held(gateway, exchange, use, covering, spans, charges, now + gateway.windows.seconds_ahead)
+            _note_held(gateway, exchange, use, covering, spans, held, now + gateway.windows.seconds_ahead)
             break
     return now
 
 
 def _reserve_covering(
     gateway: Gateway, exchange: Exchange, use: LimitUse, covering: CoveringQuotas, amount: int, now: float
-) -> tuple[QuotaPeriods, list[Charge], Charge] | None:
+) -> tuple[QuotaPeriods, Hold, Charge] | None:
     """Take what a call needs from the slices held here and return None; where one is short, take nothing and return
-    (spans, charges, the charge that is short)."""
+    (spans, what is to be taken, the charge that is short)."""
     at = now + gateway.windows.seconds_ahead
     spans = covering.periods_at(at)
     charges = spans.call_charges
     if covering.per_attempt:
         tokens = (exchange.most_tokens or _max_tokens(exchange)) if covering.counts_tokens else 0
         charges = [*charges, *spans.attempt_charges(tokens, amount)]
-    empty = gateway.limit_slices.reserve((exchange.id_bytes, CALL_TOKEN), charges)
+    held = Hold((exchange.id_bytes, CALL_TOKEN), covering.quotas, charges)
+    empty = gateway.limit_slices.reserve(held.token, charges)
     if empty is not None:
-        return spans, charges, empty
-    _note_held(gateway, exchange, use, covering, spans, charges, at)
+        return spans, held, empty
+    _note_held(gateway, exchange, use, covering, spans, held, at)
     return None
 
 
@@ -114,14 +113,12 @@ def _note_held(
     use: LimitUse,
     covering: CoveringQuotas,
     spans: QuotaPeriods,
-    charges: list[Charge],
+    held: Hold,
     at: float,
 ) -> None:
-    """Note at the call that `charges` were taken. `at`: by the time of windows."""
-    token = (exchange.id_bytes, CALL_TOKEN)
+    """Note at the call what was taken. `at`: by the time of windows."""
     use.header_lines = rate_limit_headers(gateway, exchange.interface, spans, at)
     use.measured_quotas = covering.per_attempt
-    held = Hold(token, covering.quotas, charges)
     if not covering.per_attempt:
         use.call_hold = held
     elif covering.per_call:
@@ -143,12 +140,10 @@ def _split_hold(gateway: Gateway, use: LimitUse) -> None:
     gateway.limit_slices.split_reservation(both.token, once, use.prepaid.token, ahead)
 
 
-async def _acquire_for_call(
-    gateway: Gateway, exchange: Exchange, quotas: tuple[Quota, ...], charges: list[Charge], token: Token, empty: Charge
-) -> bool:
+async def _acquire_for_call(gateway: Gateway, exchange: Exchange, held: Hold, empty: Charge) -> bool:
     """Lease more of `empty`, which is short in this worker, and take all charges. Returns False, with nothing taken, if
     its window ended meanwhile and the next one is to be tried. Raises `Exhausted`, taking nothing."""
-    short = await _acquire(gateway, exchange, quotas, charges, token, empty)
+    short = await _acquire(gateway, exchange, held, empty)
     if short is None:
         return True
     if short.is_window_over(_now(gateway)):
@@ -183,18 +178,18 @@ async def admit_cached(gateway: Gateway, exchange: Exchange, book: LimitBook) ->
     covering = _caller_coverage(exchange, book)
     if not covering.per_call:
         return
-    token, now = (exchange.id_bytes, CALL_TOKEN), _now(gateway)
-    spans = covering.periods_at(now)
-    while (empty := gateway.limit_slices.reserve(token, spans.call_charges)) is not None:
-        taken, now = (
-            await _acquire_for_call(gateway, exchange, covering.per_call, spans.call_charges, token, empty),
-            _now(gateway),
-        )
+    now = _now(gateway)
+    while True:
+        spans = covering.periods_at(now)
+        held = Hold((exchange.id_bytes, CALL_TOKEN), covering.per_call, spans.call_charges)
+        empty = gateway.limit_slices.reserve(held.token, held.charges)
+        if empty is None:
+            break
+        taken, now = await _acquire_for_call(gateway, exchange, held, empty), _now(gateway)
         if taken:
             break
-        spans = covering.periods_at(now)
     lines = rate_limit_headers(gateway, exchange.interface, spans, now)
-    exchange.limit_use = LimitUse(call_hold=Hold(token, covering.per_call, spans.call_charges), header_lines=lines)
+    exchange.limit_use = LimitUse(call_hold=held, header_lines=lines)
 
 
 async def admit_attempt(
@@ -262,8 +257,7 @@ def admit_attempt_locally(gateway: Gateway, exchange: Exchange, deployment: Depl
     quotas = catalog.limits.deployment_quotas(deployment)
     if quotas:
         tokens, amount = _max_tokens_at(exchange, deployment), exchange.bounds[deployment.name]
-        at = gateway.clock.seconds() + gateway.windows.seconds_ahead
-        held = Hold((exchange.id_bytes, attempt), quotas, _charges(quotas, tokens, amount, at))
+        held = _attempt_hold(gateway, exchange, quotas, attempt, tokens, amount)
         if gateway.limit_slices.reserve(held.token, held.charges) is not None:
             return False
         use.attempts[attempt] = held
@@ -271,9 +265,13 @@ def admit_attempt_locally(gateway: Gateway, exchange: Exchange, deployment: Depl
     return True
 
 
-def _charges(quotas: tuple[Quota, ...], tokens: int, amount: int, now: float) -> list[Charge]:
-    needs = {REQUESTS: 1, CONCURRENT: 1, TOKENS: tokens, COST: amount}
-    return [Charge(q.name, current_key(q.period, "", "UTC", now), needs[q.type]) for q in quotas]
+def _attempt_hold(
+    gateway: Gateway, exchange: Exchange, quotas: tuple[Quota, ...], attempt: int, tokens: int, amount: int
+) -> Hold:
+    """What an attempt is to take now from these limits."""
+    needs, now = {REQUESTS: 1, CONCURRENT: 1, TOKENS: tokens, COST: amount}, _now(gateway)
+    charges = [Charge(q.name, current_key(q.period, "", "UTC", now), needs[q.type]) for q in quotas]
+    return Hold((exchange.id_bytes, attempt), quotas, charges)
 
 
 def _quotas_to_take_again(gateway: Gateway, use: LimitUse, attempt: int) -> tuple[Quota, ...]:
@@ -323,30 +321,25 @@ async def _reserve_attempt(
 ) -> tuple[Hold, Shortage | None]:
     """(what was taken, None or the limit that is short). `waits`: ask PostgreSQL also where a limit seems used up. Of
     quotas in `idle` only what this worker holds already is taken."""
-    charges = _charges(quotas, tokens, amount, _now(gateway))
-    token = (exchange.id_bytes, number)
-    held = Hold(token, quotas, charges)
-    empty = gateway.limit_slices.reserve(token, charges)
-    if empty is None:
-        return held, None
-    short = await _acquire(gateway, exchange, quotas, charges, token, empty, waits=waits, idle=idle)
-    if short is not None and short.is_window_over(_now(gateway)):
-        return await _reserve_attempt(gateway, exchange, quotas, number, tokens, amount, waits=waits, idle=idle)
-    return held, short
+    while True:
+        held = _attempt_hold(gateway, exchange, quotas, number, tokens, amount)
+        empty = gateway.limit_slices.reserve(held.token, held.charges)
+        short = None if empty is None else await _acquire(gateway, exchange, held, empty, waits=waits, idle=idle)
+        if short is None or not short.is_window_over(_now(gateway)):
+            return held, short
 
 
 async def _acquire(
     gateway: Gateway,
     exchange: Exchange,
-    quotas: tuple[Quota, ...],
-    charges: list[Charge],
-    token: Token,
+    wanted: Hold,
     empty: Charge,
     *,
     waits: bool = True,
     idle: tuple[Quota, ...] = (),
 ) -> Shortage | None:
     """As `_reserve_attempt` where `empty` is short here: lease what is missing."""
+    quotas, charges = wanted.quotas, wanted.charges
     shorts = [Shortage(q, charge.amount, charge.period) for q, charge in zip(quotas, charges, strict=True)]
     if (never := next((each for each in shorts if each.exceeds_limit), None)) is not None:
         return never
@@ -356,7 +349,7 @@ async def _acquire(
     if not waits and gateway.leases.remaining((first.quota.name, empty.period), first.quota.limit) < first.need:
         return first
     blueprint = exchange.catalog.number if exchange.catalog else 0
-    short = await gateway.leases.acquire(token, charges, quotas, blueprint)
+    short = await gateway.leases.acquire(wanted.token, charges, quotas, blueprint)
     return None if short is None else _last_to_have_room(gateway, shorts, charges, short)
 
 
