@@ -254,7 +254,10 @@ async def _pages(setup: Setup, first: str, second: str) -> None:
     ben = stack.person("ben@acme.example")
     key = stack.key(person=ben)
     assert (await stack.ask("GET", path, key)).status == 200
-    stack.sql("UPDATE batch SET person = 'ana'")
+    stack.sql("UPDATE batch SET person = 'ana', grounded = true")
+    assert (await stack.ask("GET", path, key)).status == 404, "it was made while the workload had sources"
+    stack.sql("UPDATE batch SET grounded = false")
+    assert (await stack.ask("GET", path, key)).status == 200
     made = [workload("assistant", ["chat"], embeddings=["chat"], grounding=GROUNDING)]
     place = deployment("chat", 1, rates=BATCH_RATES)
     stack.apply(blueprint(2, [place], made, limit=PICO // 100))
