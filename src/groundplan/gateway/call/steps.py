@@ -71,6 +71,7 @@ async def run_steps(
     exchange.interface.check_content_type(headers.get(b"content-type"))
     if exchange.request.stream is not None:
         await exchange.interface.receive(exchange.request, gateway.scratch)
+        steps.append(("receive", (clock() - began) // 1000))
     if len(exchange.request.body) > READ_BYTES:
         since = gateway.loop.time()
         exchange.ask = await in_thread(partial(exchange.interface.read, exchange.request))
