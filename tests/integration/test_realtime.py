@@ -1011,11 +1011,14 @@ async def test_requests_that_start_no_conversation_are_refused(setup: Setup) -> 
         ("/v1/realtime?model=talker", "gp_wrong", 401),
         ("/v1/realtime?model=unknown", setup.key, 404),
         ("/v1/chat/completions", setup.key, 426),
+        ("/realtime?model=talker", setup.key, 426),
+        ("/openai/realtime?deployment=talker&api-version=2024-10-01-preview", setup.key, 426),
     ):
         with pytest.raises(InvalidStatus) as caught:
             async with connect(url + path, additional_headers={"Authorization": f"Bearer {key}"}, proxy=None):
                 pass
         assert caught.value.response.status_code == status
+        assert status != 426 or b"at /v1/realtime" in (caught.value.response.body or b"")
     for more, name in (({"call_id": "rtc_1"}, b"call_id"), ({"extra_query": {"intent": "transcription"}}, b"intent")):
         with pytest.raises(InvalidStatus) as caught:
             async with setup.client.realtime.connect(model="talker", **more):

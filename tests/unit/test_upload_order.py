@@ -12,6 +12,7 @@ from tests.integration.gateway_stack import deployment
 from tests.unit.test_guard_media import form
 
 from groundplan.core.errors import Invalid, Unavailable
+from groundplan.gateway.guard import media
 from groundplan.gateway.surfaces.image_forms import IMAGE_EDITS, MAX_LATE_PROMPT_BYTES
 from groundplan.gateway.surfaces.transcriptions import SAMPLES
 from groundplan.gateway.surfaces.upload import MAX_KEPT_BYTES, Upload
@@ -66,6 +67,17 @@ async def test_samples_of_speakers_go_onto_the_disk_like_files(tmp_path: Path) -
     await upload.begin(form(("file", "a.wav", LARGE), *samples, ("model", None, b"m")), tmp_path)
     assert upload.texts == ["m"] and upload.size < MAX_KEPT_BYTES + (1 << 20)
     assert (await sent(upload)).count(sample) == 4
+
+
+async def test_texts_behind_a_large_file_are_checked_and_changed(tmp_path: Path) -> None:
+    """Of a form that is sent on while it arrives, they would come too late."""
+    upload = Upload(MODEL, awaited=MODEL)
+    parts = (("prompt", None, b"first"), ("file", "a.wav", LARGE), ("prompt", None, b"last"), ("model", None, b"m"))
+    await upload.begin(form(*parts), tmp_path)
+    media.check_form_texts(upload, str.upper)
+    whole = await sent(upload)
+    assert upload.texts == ["FIRST", "LAST", "M"] and whole.count(LARGE) == 1
+    assert b"\r\n\r\nFIRST\r\n" in whole and b"\r\n\r\nLAST\r\n" in whole and b"last" not in whole
 
 
 async def test_a_file_named_model_is_not_sent_in_place_of_the_models_name(tmp_path: Path) -> None:

@@ -8,8 +8,9 @@ MALFORMED = Refusal(400, "malformed_request", "the request is not valid HTTP/1.1
 TRAILER = Refusal(400, "trailer_unsupported", "a header follows the body", "Send all headers before the body.")
 UPGRADE = Refusal(400, "upgrade_unsupported", "this server speaks HTTP/1.1 only", "Send no Upgrade header.")
 NO_WEBSOCKET = Refusal(
-    426, "upgrade_unsupported", "no WebSocket is spoken at this path", "Send the same by HTTP, to the same path."
-)
+    426, "upgrade_unsupported", "no WebSocket is spoken at this path",
+    "Hold conversations at /v1/realtime; send anything else by HTTP, to the same path.",
+)  # fmt: skip
 """Only on this status do clients that try WebSocket first (Codex at /v1/responses) fall back to HTTP."""
 TOO_MANY_QUEUED = Refusal(
     400, "too_many_pipelined", "too many requests were sent without waiting for their answers",
