@@ -91,7 +91,8 @@ async def test_a_form_that_breaks_off_leaves_nothing_open(tmp_path: Path) -> Non
     with pytest.raises(Invalid, match="ends early"):
         await upload.begin(form(("file", "a.wav", LARGE), whole=False), tmp_path)
     assert open_below(tmp_path)
-    del upload
+    upload.close()
+    upload.close()
     assert not open_below(tmp_path)
 
 
