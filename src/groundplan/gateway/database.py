@@ -15,6 +15,7 @@ from psycopg import AsyncConnection, OperationalError
 from psycopg.abc import RV, PQGen
 from psycopg.errors import ConnectionTimeout, ReadOnlySqlTransaction, UndefinedTable
 from psycopg.pq import TransactionStatus
+from psycopg.pq.abc import PGconn
 from psycopg_pool import AsyncConnectionPool
 
 from groundplan.core.errors import Misconfigured
@@ -57,9 +58,21 @@ def connect_timeout(url: str) -> Iterator[int]:
         _connect_seconds.pop(url, None)
 
 
+@contextmanager
+def leaving_lost_server(connection: PGconn) -> Iterator[None]:
+    """Close a connection whose server does not answer the statement inside, or may write no more, as one that is left
+    with connections after a failover: the next one is to the right server. Raises as the statement."""
+    try:
+        yield
+    except (OperationalError, ReadOnlySqlTransaction) as error:
+        if isinstance(error, ReadOnlySqlTransaction) or connection.transaction_status == TransactionStatus.ACTIVE:
+            connection.finish()
+        raise
+
+
 class _Prompt(AsyncConnection[Any]):
     """One that is not waited for by whoever waits no more: psycopg gives PostgreSQL ten seconds to end a statement. It
-    does not stay with a server that may write no more, as one to which connections are left after a failover."""
+    leaves a lost server."""
 
     @classmethod
     async def connect(cls, conninfo: str = "", **more: Any) -> Self:
@@ -68,14 +81,9 @@ class _Prompt(AsyncConnection[Any]):
             return await super().connect(conninfo, **{**more, "connect_timeout": seconds})
 
     async def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
-        """Raises psycopg.Error; closed where nothing can be written, and where a statement is not answered within
-        `MAX_STATEMENT_SECONDS`, so that the next one is to the right server."""
-        try:
+        """As psycopg's, for `MAX_STATEMENT_SECONDS` at the most. Raises psycopg.Error."""
+        with leaving_lost_server(self.pgconn):
             return await super().wait(gen, interval, MAX_STATEMENT_SECONDS if timeout is None else timeout)
-        except (OperationalError, ReadOnlySqlTransaction) as error:
-            if isinstance(error, ReadOnlySqlTransaction) or self.pgconn.transaction_status == TransactionStatus.ACTIVE:
-                self.pgconn.finish()
-            raise
 
     async def cancel_safe(self, *, timeout: float = CANCEL_SECONDS) -> None:
         """End the statement, or else the connection."""

@@ -16,13 +16,12 @@ from typing import Any, Self, TypeVar
 
 import psycopg
 from psycopg.abc import RV, PQGen
-from psycopg.errors import ReadOnlySqlTransaction, UndefinedTable
-from psycopg.pq import TransactionStatus
+from psycopg.errors import UndefinedTable
 from psycopg_pool import ConnectionPool, PoolTimeout
 
 from groundplan.core.errors import Unavailable
 from groundplan.core.last_known_address import LastKnownAddress
-from groundplan.gateway.database import BRIEFLY, connect_timeout, emptied_error
+from groundplan.gateway.database import BRIEFLY, connect_timeout, emptied_error, leaving_lost_server
 
 TIMEOUT_SECONDS = 2.0
 """The longest wait for a connection, or for a statement."""
@@ -33,8 +32,7 @@ _Found = TypeVar("_Found")
 
 
 class _TimedConnection(LastKnownAddress):
-    """A connection whose statements end even where PostgreSQL does not answer, and which leaves a server that became
-    read-only (`database`)."""
+    """A connection whose statements end even where PostgreSQL does not answer, and which leaves a lost server."""
 
     @classmethod
     def connect(cls, conninfo: str = "", **more: Any) -> Self:
@@ -43,14 +41,10 @@ class _TimedConnection(LastKnownAddress):
             return super().connect(conninfo, **{**more, "connect_timeout": seconds})
 
     def wait(self, gen: PQGen[RV], interval: float = 0.1, timeout: float | None = None) -> RV:
-        """Raises psycopg.Error, and closes the connection where there is no answer, or the server is read-only."""
+        """As psycopg's, for a limited time. Raises psycopg.Error."""
         most = TIMEOUT_SECONDS + UNANSWERED_SECONDS
-        try:
+        with leaving_lost_server(self.pgconn):
             return super().wait(gen, interval, most if timeout is None else min(timeout, most))
-        except (psycopg.OperationalError, ReadOnlySqlTransaction) as error:
-            if isinstance(error, ReadOnlySqlTransaction) or self.pgconn.transaction_status == TransactionStatus.ACTIVE:
-                self.pgconn.finish()
-            raise
 
 
 class ThreadConnections:

@@ -9,6 +9,7 @@ class CollectedResponse(Response):
     """Implements `Response` for answers in one piece."""
 
     __slots__ = ("body", "status")
+    _sends_pieces = False
 
     def __init__(self) -> None:
         self.started = self.ended = False
@@ -31,13 +32,3 @@ class CollectedResponse(Response):
     def send(self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = b"") -> None:  # noqa: ARG002
         self.started = self.ended = True
         self.status, self.body = status, body
-
-    async def send_large(
-        self,
-        status: int,
-        body: bytes | memoryview,
-        headers: bytes = b"",
-        content_type: bytes = b"",
-        end: bytes = b"",
-    ) -> None:
-        self.send(status, b"".join((body, end)), headers, content_type)

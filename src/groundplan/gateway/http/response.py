@@ -55,6 +55,8 @@ class Response:
 
     __slots__ = ("_chunked", "_connection", "_head_end", "_request_id", "ended", "keep_alive", "started")
     _request_id: str
+    _sends_pieces = True
+    """Whether a large answer is written in pieces."""
 
     def __init__(self, connection: ClientConnection, keep_alive: bool) -> None:
         self._connection = connection
@@ -126,7 +128,7 @@ class Response:
         fast as it would have to send a body of that size. `end` is a short tail after `body`. Unread bytes stay in
         `body` alone and are not copied."""
         size = len(body) + len(end)
-        if size <= _PIECE:
+        if size <= _PIECE or not self._sends_pieces:
             self.send(status, b"".join((body, end)), headers, content_type)
             return
         connection, server = self._connection, self._connection.server
@@ -238,6 +240,7 @@ class HeadResponse(Response):
     """The answer to a HEAD request: the head alone."""
 
     __slots__ = ()
+    _sends_pieces = False
 
     def send(self, status: int, body: bytes, headers: bytes = b"", content_type: bytes = _JSON) -> None:
         """Send the head of the complete answer."""
@@ -245,16 +248,6 @@ class HeadResponse(Response):
         date = self._connection.server.date_line
         head = (STATUS_LINES[status], date, content_type, headers, len(body), self._head_end)
         self._connection.write(b"%b%b%b%bcontent-length: %d\r\n%b" % head)
-
-    async def send_large(
-        self,
-        status: int,
-        body: bytes | memoryview,
-        headers: bytes = b"",
-        content_type: bytes = _JSON,
-        end: bytes = b"",
-    ) -> None:
-        self.send(status, b"".join((body, end)), headers, content_type)
 
     def write(self, data: bytes, head: bytes = b"") -> None:  # noqa: ARG002 -- Response's signature
         self._connection.write(head)
