@@ -101,6 +101,42 @@ def test_a_call_appears_without_reloading_and_counts_in_the_traffic(stack: Stack
     assert int(label.split()[0]) >= 2 and " 0 of them failed" in label
 
 
+def test_live_calls_can_be_paused_and_what_is_selected_stays(
+    stack: Stack, browser: Browser, cookie: Any, kept: str
+) -> None:
+    context = browser.new_context(storage_state=cookie, base_url=f"http://localhost:{stack.control_port}")
+    page = context.new_page()
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url) if "/live/calls" in request.url else None)
+    page.clock.install()
+    page.goto("/calls?workload=careful")
+
+    def renewals() -> int:
+        """How many renewals three rounds begin."""
+        page.evaluate("0")  # what was sent before has been heard of
+        asked.clear()
+        page.clock.run_for(7_500)
+        page.evaluate("0")
+        return len(asked)
+
+    page.click("text=Pause updates")
+    call = call_of(stack.chat(stack.key("careful"), "hello"))
+    wait_until(lambda: ask(stack, "GET", f"/api/calls/{call}").status == 200, 60, "it is in the ledger")
+    row = page.locator(f"[data-live] a[href='/calls/{call}']")
+    assert renewals() == 0 and row.count() == 0
+    page.evaluate("getSelection().selectAllChildren(document.querySelector('[data-live] tbody tr'))")
+    page.locator("button.pause").evaluate("button => button.click()")  # a click would end the selection
+    assert renewals() == 0 and page.evaluate("String(getSelection())")
+    page.evaluate("getSelection().removeAllRanges()")
+
+    def shown() -> bool:
+        page.clock.run_for(2_500)
+        return row.count() > 0
+
+    wait_until(shown, LIVE_MS / 1000, "it goes on")
+    context.close()
+
+
 def test_the_command_line_lists_the_same_calls(stack: Stack, page: Page, kept: str) -> None:
     page.goto("/calls?workload=careful&person=ana@acme.example")
     shown = [link.get_attribute("href") for link in page.locator("tbody td:first-child a[href^='/calls/']").all()]

@@ -22,15 +22,32 @@ for (const part of document.querySelectorAll("[data-live]")) {
   told.setAttribute("role", "status");
   told.hidden = true;
   part.before(told);
+  let paused = false, held = 0; // held: since when a selection holds the renewal up
+  const clock = () => since.toISOString().slice(11, 19);
+  if ("pause" in part.dataset) {
+    const pause = document.createElement("button");
+    pause.type = "button";
+    pause.className = "link pause";
+    const say = () => { pause.textContent = paused ? `Paused at ${clock()} UTC. Go on` : "Pause updates"; };
+    pause.addEventListener("click", () => { paused = !paused; say(); });
+    say();
+    part.before(pause);
+  }
   setInterval(() => {
     const old = asking && Date.now() - asking > PATIENCE_MS;
-    const text = old ? `Not updated since ${since.toISOString().slice(11, 19)} UTC, as the console or its database does not answer. It goes on by itself.` : "";
+    const text = old ? `Not updated since ${clock()} UTC, as the console or its database does not answer. It goes on by itself.` : "";
     if (told.textContent !== text) { told.textContent = text; told.hidden = !text; }
   }, 500);
   // A link that was opened in another tab keeps the focus, and holds nothing up; a field or a button does.
   const typing = () => part.contains(document.activeElement) && !document.activeElement.hasAttribute("href");
+  // What somebody selects to copy it stays selected for a minute.
+  const selecting = () => {
+    const chosen = getSelection();
+    held = chosen.isCollapsed || !part.contains(chosen.anchorNode) ? 0 : held || Date.now();
+    return held && Date.now() - held < 60000;
+  };
   const renew = async () => {
-    if (!document.hidden && !typing()) {
+    if (!document.hidden && !paused && !typing() && !selecting()) {
       asking = asking || Date.now();
       try {
         const answer = await fetch(part.dataset.live, { headers: { accept: "text/html" } });
