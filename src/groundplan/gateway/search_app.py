@@ -36,8 +36,7 @@ from groundplan.gateway import memory
 from groundplan.knowledge.embedding.batching import LazyEmbedder, RunOnceAfter
 from groundplan.knowledge.embedding.deployed import DeployedEmbedder
 from groundplan.knowledge.embedding.encoder import Encoder
-from groundplan.knowledge.embedding.openvino_encoder import load_encoder as load_encoder
-from groundplan.knowledge.embedding.openvino_encoder import load_question_encoder, precision_of
+from groundplan.knowledge.embedding.openvino_encoder import load_encoder, load_question_encoder, precision_of
 from groundplan.knowledge.embedding.wire import EARLY
 from groundplan.knowledge.retrieval import rerank
 from groundplan.knowledge.retrieval.editions import Editions
