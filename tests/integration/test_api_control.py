@@ -345,6 +345,9 @@ def test_a_key_has_its_own_terms_and_is_rotated_once(control: Control) -> None:
         ({"models": ["x"]}, "model_unknown"),
     ):
         assert control.ask("POST", "/api/keys", {"workload": "assistant", **wrong}).code == code
+    refused = control.ask("POST", "/api/keys", {"workload": "assistant", "tags": ["two words"]})
+    told = "tags.0: the tag 'two words' is not valid: write up to 63 letters"
+    assert refused.status == 422 and refused.body["error"]["message"].startswith(told)
     assert control.ask("POST", f"/api/keys/{new.body['id']}/rotate", {"overlap": "200d"}).code == "overlap"
     named = control.ask("POST", "/api/keys", {"workload": "assistant", "models": ["model"]})
     listed = {key["id"]: key["models"] for key in control.ask("GET", "/api/keys").body["keys"]}

@@ -120,7 +120,7 @@ def _field(item: dict[str, Any]) -> dict[str, str]:
     if item["type"].startswith(_DATE_ERROR_TYPES):
         kind = "day" if item["type"].startswith("date_") else "time"
         return field_problem(f"{name}: {str(item['input'])[:40]!r} is no {kind}", _DATE_HINTS[kind])
-    return field_problem(f"{name}: {item['msg']}")
+    return field_problem(f"{name}: {str(item['msg']).removeprefix('Value error, ')}")
 
 
 async def on_http_error(request: Request, error: Exception) -> JSONResponse:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from datetime import datetime, timedelta
 from typing import Annotated, Any
 from uuid import UUID
 
 from fastapi import Query
 from psycopg import Connection
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, WithJsonSchema
 
 from groundplan.api import store
 from groundplan.api.access.authorization import authorize
@@ -37,7 +38,20 @@ router = protected_router("keys")
 PAGE = 500
 
 
-Tag = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._:/=-]{0,62}$")]
+TAG_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._:/=-]{0,62}$"
+
+
+def _checked_tag(tag: str) -> str:
+    """The tag. Raises `ValueError` with words, since a person at a terminal reads no pattern."""
+    if re.fullmatch(TAG_PATTERN, tag) is None:
+        raise ValueError(
+            f"the tag {tag[:40]!r} is not valid: "
+            "write up to 63 letters, digits and . _ : / = -, first a letter or digit"
+        )
+    return tag
+
+
+Tag = Annotated[str, AfterValidator(_checked_tag), WithJsonSchema({"type": "string", "pattern": TAG_PATTERN})]
 
 
 class NewKey(BaseModel):
@@ -177,7 +191,8 @@ def rotate_key(key_id: UUID, body: Rotation, services: ServicesDep, caller: Sign
     try:
         overlap = timedelta(milliseconds=units.duration_ms(body.overlap))
     except ValueError as error:
-        raise Invalid("the overlap is not a duration", code="overlap", hint=f"{error}.") from error
+        hint = f"{str(error)[:1].upper()}{str(error)[1:]}."
+        raise Invalid("the overlap is not a duration", code="overlap", hint=hint) from error
     if overlap > timedelta(days=90):
         raise Invalid("the overlap is too long", code="overlap", hint="Write at most 90d.")
     with services.transaction() as conn:
