@@ -103,17 +103,17 @@ def rate_limit_headers(
         for other in same_type[1:]:
             if (other_left := remaining(other.key, other.quota.limit)) < left:
                 least, left = other, other_left
-        lines += _header_lines(left, least, at, anthropic_names=anthropic_names)
+        lines += _header_lines(left, least, at, anthropic_names)
     if shortage is not None and shortage.quota.type in HEADER_WORDS and (end := ends(shortage.period)) is not None:
         quota = shortage.quota
         reported = reported_limit(quota, shortage.period, end.timestamp())
         spent = gateway.limit_slices.spent(quota.name, shortage.period)
         left = max(0, min(quota.limit - spent, remaining(reported.key, quota.limit)))
-        lines += _header_lines(left, reported, at, anthropic_names=anthropic_names)
+        lines += _header_lines(left, reported, at, anthropic_names)
     return lines
 
 
-def _header_lines(left: int, reported: ReportedLimit, at: float, *, anthropic_names: bool) -> bytes:
+def _header_lines(left: int, reported: ReportedLimit, at: float, anthropic_names: bool) -> bytes:
     if anthropic_names:
         return reported.anthropic_headers % left
     return reported.openai_headers % (left, header_duration(seconds_left(reported.end, at)))

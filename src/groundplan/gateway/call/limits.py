@@ -178,18 +178,16 @@ async def admit_cached(gateway: Gateway, exchange: Exchange, book: LimitBook) ->
     covering = _caller_coverage(exchange, book)
     if not covering.per_call:
         return
-    now = _now(gateway)
-    while True:
-        spans = covering.periods_at(now)
-        held = Hold((exchange.id_bytes, CALL_TOKEN), covering.per_call, spans.call_charges)
-        empty = gateway.limit_slices.reserve(held.token, held.charges)
-        if empty is None:
-            break
+    token, now = (exchange.id_bytes, CALL_TOKEN), _now(gateway)
+    spans = covering.periods_at(now)
+    while (empty := gateway.limit_slices.reserve(token, spans.call_charges)) is not None:
+        held = Hold(token, covering.per_call, spans.call_charges)
         taken, now = await _acquire_for_call(gateway, exchange, held, empty), _now(gateway)
         if taken:
             break
+        spans = covering.periods_at(now)
     lines = rate_limit_headers(gateway, exchange.interface, spans, now)
-    exchange.limit_use = LimitUse(call_hold=held, header_lines=lines)
+    exchange.limit_use = LimitUse(call_hold=Hold(token, covering.per_call, spans.call_charges), header_lines=lines)
 
 
 async def admit_attempt(
