@@ -30,14 +30,23 @@ def shipper(database: Database) -> Iterator[Conn]:
         yield opened
 
 
-def attempt(conn: Conn, site: str, outcome: str, number: int = 0, call: Any = None, deployment: str = "one") -> Any:
+def attempt(
+    conn: Conn,
+    site: str,
+    outcome: str,
+    number: int = 0,
+    call: Any = None,
+    *,
+    deployment: str = "one",
+    status: int = 200,
+) -> Any:
     """One attempt now; open with an empty outcome."""
     id = call or new_id()
     conn.execute(
         """INSERT INTO attempt (call_id, number, at, deployment, site, model, state, outcome, http_status, reserved_usd,
              cost_usd, usage, epoch, workload)
-           VALUES (%s, %s, now(), %s, %s, 'acme/one', %s, %s, 200, 1, 0, '{}', %s, 'assistant')""",
-        (id, number, deployment, site, "settled" if outcome else "open", outcome, new_id()),
+           VALUES (%s, %s, now(), %s, %s, 'acme/one', %s, %s, %s, 1, 0, '{}', %s, 'assistant')""",
+        (id, number, deployment, site, "settled" if outcome else "open", outcome, status, new_id()),
     )
     time.sleep(0.002)  # ids are ordered by the millisecond
     return id
@@ -60,6 +69,17 @@ def test_a_site_fails_while_its_newest_attempt_did(conn: Conn, shipper: Conn) ->
     assert failing(conn) == {"there"}, "the other one there answers"
     attempt(shipper, "here", "failed")
     assert failing(conn) == {"here", "there"}
+
+
+def test_a_site_that_refuses_a_wrong_request_is_not_down(conn: Conn, shipper: Conn) -> None:
+    attempt(shipper, "here", "not_billed", status=400)
+    assert failing(conn) == frozenset()
+    attempt(shipper, "here", "failed", status=503)
+    attempt(shipper, "here", "not_billed", status=400)
+    assert failing(conn) == {"here"}, "the newest that tells something failed"
+    attempt(shipper, "here", "ok")
+    attempt(shipper, "here", "not_billed", status=400)
+    assert failing(conn) == frozenset()
 
 
 def test_what_was_folded_counts_as_well_and_what_is_long_ago_does_not(conn: Conn, shipper: Conn) -> None:

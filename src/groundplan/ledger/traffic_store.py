@@ -24,6 +24,8 @@ SAMPLE_ABOVE: Final = 20_000
 _WINDOW: Final = timedelta(seconds=2)
 _CALLS_A_WINDOW: Final = 30
 _ATTEMPTS_A_STEP: Final = 60
+_REQUEST_REFUSED: Final = (400, 413, 422)
+"""Statuses of an upstream that blame the request, and not the deployment."""
 _CALLS: LiteralString = """(SELECT * FROM call_step WHERE step >= %(since)s
     UNION ALL SELECT * FROM call_step_delta WHERE step >= %(since)s)"""
 _ATTEMPTS: LiteralString = """(SELECT * FROM attempt_step WHERE step >= step_of(%(since)s)
@@ -168,7 +170,8 @@ def count_newest_calls(conn: Connection[Any], since: datetime, until: datetime) 
 
 
 def failing_sites(conn: Connection[Any], since: datetime) -> list[str]:
-    """Sites at which the newest attempt of every deployment that was called since then has failed."""
+    """Sites at which the newest attempt of every deployment that was called since then has failed. A refusal of a wrong
+    request says nothing about a site."""
     rows = select(
         conn,
         f"""SELECT site FROM (
@@ -177,7 +180,29 @@ def failing_sites(conn: Connection[Any], since: datetime) -> list[str]:
             WHERE greatest(failed, ok) >= %(since)s GROUP BY 1 HAVING bool_and(failed > ok)""",
         {"since": since},
     )
-    return [row["site"] for row in rows]
+    sites = [row["site"] for row in rows]
+    blameless = _sites_of_wrong_requests(conn, sites, since) if sites else set()
+    return [site for site in sites if site not in blameless]
+
+
+def _sites_of_wrong_requests(conn: Connection[Any], sites: Sequence[str], since: datetime) -> set[str]:
+    """Those of the sites that refused a wrong request and, leaving such refusals out, have no attempt or a deployment
+    whose newest one did not fail. Read from the newest attempts since then."""
+    rows = select(
+        conn,
+        """WITH newest AS (
+             SELECT *, outcome <> 'ok' AND coalesce(http_status = ANY(%(refused)s), false) AS blames_request FROM (
+               SELECT site, deployment, outcome, http_status, call_id, number FROM attempt
+               WHERE call_id >= %(first)s ORDER BY call_id DESC LIMIT %(most)s) a
+             WHERE site = ANY(%(sites)s) AND outcome NOT IN ('', 'cancelled')),
+           others AS (
+             SELECT DISTINCT ON (site, deployment) site, outcome FROM newest WHERE NOT blames_request
+             ORDER BY site, deployment, call_id DESC, number DESC)
+           SELECT DISTINCT site FROM newest WHERE blames_request AND NOT coalesce(
+             (SELECT bool_and(outcome <> 'ok') FROM others WHERE others.site = newest.site), false)""",
+        {"first": _first_id(since), "most": SAMPLE_ABOVE, "sites": list(sites), "refused": list(_REQUEST_REFUSED)},
+    )
+    return {row["site"] for row in rows}
 
 
 def answering_sites(conn: Connection[Any], workloads: Sequence[str], since: datetime) -> list[Row]:
