@@ -12,6 +12,7 @@ from typer.testing import CliRunner
 from groundplan.catalog.check import validate_files
 from groundplan.catalog.imports.verdict import CARRIED, CHANGED, NEEDED, NO_EQUAL, NO_PRICE, SECRET
 from groundplan.cli.main import app
+from groundplan.core.errors import Invalid
 
 PLAIN = model("x", "{model: openai/gpt-4o}")
 
@@ -179,3 +180,24 @@ def test_included_files_are_beside_the_one_that_names_them(tmp_path: Path) -> No
         (tmp_path / path).write_text(f"include: [{names}]\n{model(name, '{model: openai/gpt-4o}')}\n")
     done = CliRunner().invoke(app, ["import", "litellm", str(tmp_path / "c.yaml"), "--json"])
     assert json.loads(done.output)["models"] == 4
+
+
+@pytest.mark.parametrize("name", ["azure/gpt-4.1-prod", "azure/o3-prod", "azure/gpt-5-production"])
+def test_a_deployment_for_production_is_no_pro_model(name: str) -> None:
+    text = model("x", f"{{model: {name}, api_base: https://own.example, api_key: os.environ/KEY}}")
+    verdict = imported(text, owners={"": "a@b.example"}, prices={"x": "1/2"})
+    (made,) = validate_files(verdict.files).deployments.values()
+    assert "responses" not in made.serves
+    dated = text.replace(name, "azure/gpt-5-pro-2025-10-06")
+    (made,) = validate_files(
+        imported(dated, owners={"": "a@b.example"}, prices={"x": "1/2"}).files
+    ).deployments.values()
+    assert made.serves == ("responses",)
+
+
+def test_an_option_for_a_model_that_is_not_in_the_file_is_refused() -> None:
+    """It would be dropped in silence, and the workload stay a proposal."""
+    for options in ({"owners": {"gpt-4": "a@b.example"}}, {"prices": {"gpt-4": "1/2"}}):
+        with pytest.raises(Invalid, match="has no model gpt-4") as caught:
+            imported(model("gpt-4o", "{model: openai/gpt-4o}"), **options)
+        assert (caught.value.code, caught.value.hint) == ("model_unknown", "Did you mean gpt-4o?")

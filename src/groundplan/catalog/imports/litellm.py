@@ -31,6 +31,7 @@ from groundplan.catalog.imports.verdict import (
     sort_findings,
 )
 from groundplan.catalog.model import DUTIES, WorkloadDoc
+from groundplan.catalog.validation_errors import suggestion
 from groundplan.core.errors import Invalid, Where
 
 TABLES = {
@@ -98,6 +99,8 @@ def import_litellm(files: Mapping[str, str], main: str, asked: ImportOptions) ->
             hint=next((each for key, each in _WRAPPER_HINTS.items() if key in config.sections), _IN_DATABASE),
         )  # fmt: skip
     entries = [entry for node in listed if (entry := reader.read(node)) is not None]
+    listed_names = {str(named.text()) for node in listed if (named := node.get("model_name")) is not None}
+    _require_known_models(asked, {entry.group for entry in entries} | listed_names, main)
     shared = _shared_settings(config, asked, entries, findings)
     groups = _entries_by_model_name(entries)
     workloads = _workload_bodies(groups, shared)
@@ -124,6 +127,16 @@ def import_litellm(files: Mapping[str, str], main: str, asked: ImportOptions) ->
     served = sum(body["stage"] != "proposed" for body, _ in workloads)
     ready = sum(not entry.missing for entry in entries)
     return Verdict(written, sort_findings(findings), len(listed), ready, len(workloads), served)
+
+
+def _require_known_models(asked: ImportOptions, names: set[str], main: str) -> None:
+    """Raise `Invalid` (`model_unknown`) where an option names a model that is not in the file."""
+    for option, models in (("--owner", asked.owners), ("--price", asked.prices)):
+        for model in models.keys() - names - {""}:
+            raise Invalid(
+                f"{option}: {main} has no model {one_line(model)}", code="model_unknown",
+                hint=suggestion(model, names, "model"),
+            )  # fmt: skip
 
 
 def _unknown_number_findings(config: Config) -> list[Finding]:

@@ -32,7 +32,8 @@ def parse_limit(text: str) -> str:
     try:
         return str(units.limit(f"{amount.strip().removesuffix('USD').strip()} USD/{period.strip() or 'month'}"))
     except ValueError as error:
-        raise Invalid("the budget cannot be read", code="money_syntax", hint=f"{error}.") from error
+        hint = "Write an amount in USD for a month, such as 200, or for another period: 200 USD/day."
+        raise Invalid("the budget cannot be read", code="money_syntax", hint=hint) from error
 
 
 def read_budgets(config: Config, asked: ImportOptions, findings: list[Finding]) -> Budgets:

@@ -52,7 +52,7 @@ _MODE_PATTERNS = (
 )  # fmt: skip
 """Pattern in a model's name -> LiteLLM's mode; the first match counts."""
 _MODEL_NAME = re.compile(r"[A-Za-z0-9@][A-Za-z0-9._:/@-]{0,127}", re.ASCII)
-_RESPONSES_ALONE = re.compile(r"(?:o\d+|gpt-[\d.]+)-pro|(?:gpt-[\d.]+-)?codex|o\d[\w-]*-deep-research|computer-use")
+_RESPONSES_ALONE = re.compile(r"(?:o\d+|gpt-[\d.]+)-pro\b|(?:gpt-[\d.]+-)?codex|o\d[\w-]*-deep-research|computer-use")
 """OpenAI's models that only the responses API serves: platform.openai.com/docs/models"""
 _ROUTER = "auto_router/"
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}", re.ASCII)
