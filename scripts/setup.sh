@@ -2,8 +2,15 @@
 # Make the virtual environment and install exactly what the lock names, by hash. Progress goes to stderr.
 set -eu
 python=$1 venv=$2 lock=$3
-[ -n "$python" ] || { echo "groundplan: Python 3.11, 3.12 or 3.13 with the venv module is needed; install it, or name it: make run PYTHON=/path/to/python3.12" >&2; exit 69; }
-[ -x "$venv/bin/python" ] && "$venv/bin/python" -c '' 2>/dev/null || { echo "groundplan: making $venv with $python" >&2; "$python" -m venv "$venv"; }
+# an environment without pip is what remains where ensurepip was missing at first
+if ! "$venv/bin/python" -m pip --version >/dev/null 2>&1; then
+  "$python" -c 'import sys, ensurepip, venv; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null || {
+    echo "groundplan: ${python:+$python is not what is needed: }Python 3.11, 3.12 or 3.13 with venv and pip (on Debian and Ubuntu the package python3-venv); install it, or name it: make run PYTHON=/path/to/python3.12" >&2
+    exit 69
+  }
+  echo "groundplan: making $venv with $python" >&2
+  "$python" -m venv "$venv"
+fi
 echo "groundplan: installing packages of $lock (checked by hash)" >&2
 progress=off
 [ -t 2 ] && progress=on
