@@ -44,6 +44,11 @@ def test_nobody_answers_at_the_address(tmp_path: Path) -> None:
     assert run(tmp_path, "status", GROUNDPLAN_TOKEN="x", GROUNDPLAN_URL="http://127.0.0.1:9") == (69, "not_running")
 
 
+def test_a_log_that_is_not_there_fails_and_says_how_to_name_one(tmp_path: Path) -> None:
+    done = run_command(["audit", "verify", "--home", str(tmp_path / "none")], dict(os.environ), timeout=60)
+    assert done.returncode == 1 and "name the HOME with --home" in done.stdout
+
+
 def test_a_damaged_token_file(tmp_path: Path) -> None:
     home = Home(tmp_path / "home")
     home.create()

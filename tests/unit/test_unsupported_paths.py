@@ -203,6 +203,8 @@ def test_a_slash_at_the_end_and_another_place_of_health_are_told() -> None:
         ("/v1/embed", "/v1/embed of Cohere's client"),
         ("/v1/fim/completions", "/v1/fim/completions of Mistral's client"),
         ("/v1/multimodalembeddings", "Voyage's client"),
+        ("/key/generate", "/key/generate of LiteLLM's client"),
+        ("/v1/model/info", "/v1/model/info of LiteLLM's client"),
     ],
 )
 def test_clients_of_other_providers_are_told_what_to_use(path: str, told: str) -> None:

@@ -64,6 +64,8 @@ def verify(
     signed = "; ".join(verdict.witnessed) or verdict.signed
     lines = [f"{_entries_text(verdict)}, {signed}" if verdict.ok else f"{target} does not verify:"]
     lines += [f"  {problem}" for problem in verdict.problems]
+    if not target.is_dir():
+        lines.append("  there is no such folder: name the HOME with --home, or the folder of a copy of its log")
     lines += archive.lines()
     emit({**verdict.to_json(), **archive.to_json(), "ok": ok}, as_json, "\n".join(lines))
     if not ok:

@@ -42,6 +42,11 @@ _OTHER_PROVIDERS = tuple(
             "Its rerank is served; chat and embeddings are asked for with OpenAI's client.",
         ),
         (rb"/v1/fim/completions$", "Mistral's", "Use /v1/completions, with suffix, where a deployment serves them."),
+        (
+            rb"/(?:key|user|team|organization|customer|budget|spend|global|model|model_group)/[a-z_/]+$|/v1/model/info$",
+            "LiteLLM's",
+            "`groundplan keys create` makes keys, all else is declared (docs/importing.md). Models: /v1/models.",
+        ),
         (rb"/v1/ocr$", "Mistral's", "Send the file in a message of /v1/chat/completions."),
         (rb"/v1/(?:chat/moderations|(?:chat/)?classifications)$", "Mistral's", "Use /v1/moderations."),
         (rb"/v1/libraries(?:/|$)", "Mistral's", _STORED_AT_PROVIDER + _SOURCES),
