@@ -886,7 +886,7 @@ MARKED: dict[str, tuple[Any, str]] = {
     "prompt_cache_key": ("mark", "mark"),
     "prompt_cache_options": ({"mode": "mark"}, "mark"),
     "prompt_cache_retention": ("24h", "24h"),
-    "reasoning_effort": ("high", "high"),
+    "reasoning_effort": ("high", "high 24576"),
     "response_format": ({"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}, "mark-field"),
     "safety_identifier": ("mark", "mark"),
     "seed": (424242, "424242"),

@@ -53,18 +53,19 @@ _CHAT = frozenset(
 )  # fmt: skip
 _PENALTIES = frozenset({"presence_penalty", "frequency_penalty"})
 _COMMON_FIELDS = _CHAT | {"top_p", "stop", "tool_choice"}
+_EFFORT = "reasoning_effort"
 _FIELDS: dict[str, frozenset[str]] = {
-    "anthropic": _COMMON_FIELDS | {PARALLEL_TOOL_CALLS},
-    "azure": _COMMON_FIELDS | _PENALTIES | {"seed"},
+    "anthropic": _COMMON_FIELDS | {PARALLEL_TOOL_CALLS, _EFFORT},
+    "azure": _COMMON_FIELDS | _PENALTIES | {"seed", _EFFORT},
     "bedrock": _COMMON_FIELDS - {"response_format"},
     "cohere": (_CHAT - {"response_format"}) | _PENALTIES | {"seed"},
-    "gemini": _COMMON_FIELDS | _PENALTIES | {"seed"},
-    "groq": _COMMON_FIELDS | _PENALTIES | {"seed", "user", PARALLEL_TOOL_CALLS},
-    "mistral": _COMMON_FIELDS | _PENALTIES | {PARALLEL_TOOL_CALLS},
-    "ollama": _CHAT | _PENALTIES | {"top_p", "stop", "seed"},
-    "vertexai": _COMMON_FIELDS | _PENALTIES | {"seed"},
-    VERTEX_MISTRAL: _COMMON_FIELDS | _PENALTIES,
-    VERTEX_OPENAI: _COMMON_FIELDS | _PENALTIES | {"seed"},
+    "gemini": _COMMON_FIELDS | _PENALTIES | {"seed", _EFFORT},
+    "groq": _COMMON_FIELDS | _PENALTIES | {"seed", "user", PARALLEL_TOOL_CALLS, _EFFORT},
+    "mistral": _COMMON_FIELDS | _PENALTIES | {PARALLEL_TOOL_CALLS, _EFFORT},
+    "ollama": _CHAT | _PENALTIES | {"top_p", "stop", "seed", _EFFORT},
+    "vertexai": _COMMON_FIELDS | _PENALTIES | {"seed", _EFFORT},
+    VERTEX_MISTRAL: _COMMON_FIELDS | _PENALTIES | {_EFFORT},
+    VERTEX_OPENAI: _COMMON_FIELDS | _PENALTIES | {"seed", _EFFORT},
 }
 _EMBEDDINGS = frozenset({"model", "input", "encoding_format", "dimensions"})
 EMBEDDING_APIS = frozenset({"azure", "bedrock", "cohere", "gemini", "mistral", "ollama", "vertexai"})
@@ -147,8 +148,11 @@ def limits_to_one_call(api: str, fields: Mapping[str, object]) -> bool:
     return fields.get(PARALLEL_TOOL_CALLS) is False and PARALLEL_TOOL_CALLS not in supported_fields(api)
 
 
-def first_unsupported_field(api: str, fields: Mapping[str, msgspec.Raw], *, embeddings: bool = False) -> str | None:
-    """The first field, or part of one, that the provider does not support; None if it supports all of them."""
+def first_unsupported_field(
+    api: str, fields: Mapping[str, msgspec.Raw], *, model: str = "", embeddings: bool = False
+) -> str | None:
+    """The first field, or part of one, that the provider does not support; None if it supports all of them. `model`:
+    the provider's own name of the one that is called."""
     known = supported_fields(api, embeddings=embeddings)
     for name, raw in fields.items():
         if (
@@ -163,7 +167,7 @@ def first_unsupported_field(api: str, fields: Mapping[str, msgspec.Raw], *, embe
         return None
     if bytes(fields.get("n", msgspec.Raw(b"null"))) not in (b"null", b"1"):
         return "n"
-    return provider_support.first_unsupported(api, fields)
+    return provider_support.first_unsupported(api, fields, model)
 
 
 def unsupported_field_error(
@@ -243,4 +247,4 @@ def capable_deployments(
 
 def _unsupported_field(deployment: Deployment, fields: Mapping[str, msgspec.Raw], *, embeddings: bool) -> str | None:
     api = dialect(deployment.api, deployment.upstream_model)
-    return first_unsupported_field(api, fields, embeddings=embeddings)
+    return first_unsupported_field(api, fields, model=deployment.upstream_model, embeddings=embeddings)

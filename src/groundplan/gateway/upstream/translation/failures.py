@@ -46,6 +46,7 @@ _CONVERSION_FUNCTIONS = {
     "_convert_tool_choice": "tool_choice",
     "_convert_response_format": "response_format",
     "_preprocess_response_format": "response_format",
+    "_convert_reasoning_effort": "reasoning_effort",
 }
 """Functions of the library and the providers' clients that run before anything is sent, with the field that each is
 about. An error in any other function may have been billed."""

@@ -68,15 +68,37 @@ _TAKES_SCHEMA_DESCRIPTION = frozenset({"azure", "groq", "mistral"})
 """Providers that accept a schema's description."""
 
 
-def first_unsupported(api: str, fields: Mapping[str, msgspec.Raw]) -> str | None:
-    """The first unsupported part of the messages, tools, tool choice, answer format or stream options, by name; None if
-    the provider supports all of them."""
+EFFORTS: dict[str, frozenset[str]] = {
+    "anthropic": frozenset({"none", "low", "medium", "high", "xhigh", "max"}),
+    "azure": frozenset({"none", "minimal", "low", "medium", "high", "xhigh", "max"}),
+    "gemini": frozenset({"none", "minimal", "low", "medium", "high"}),
+    "groq": frozenset({"low", "medium", "high"}),
+    "mistral": frozenset({"high"}),
+    "ollama": frozenset({"none", "low", "medium", "high"}),
+    "vertexai": frozenset({"none", "minimal", "low", "medium", "high"}),
+    "vertexai/mistral": frozenset({"high"}),
+    "vertexai/openai": frozenset({"low", "medium", "high"}),
+}
+"""Efforts of reasoning that each provider, or Google's own table for OpenAI's clients, has under the same name. The
+library would replace others by the nearest one, or send nothing, as for `none` to Groq and Mistral."""
+BUDGET_MODELS = (
+    "claude-3", "claude-opus-4-0", "claude-opus-4-1", "claude-opus-4-5", "claude-opus-4-2025", "claude-opus-4@",
+    "claude-sonnet-4-0", "claude-sonnet-4-5", "claude-sonnet-4-2025", "claude-sonnet-4@", "claude-haiku-4-5",
+)  # fmt: skip
+"""Beginnings of the names of Anthropic's models that have a budget of thinking and no effort. They also want their
+thoughts back with the results of tools, which chat cannot carry."""
+
+
+def first_unsupported(api: str, fields: Mapping[str, msgspec.Raw], model: str = "") -> str | None:
+    """The first unsupported part of the messages, tools, tool choice, answer format, effort or stream options, by name;
+    None if the provider supports all of them. `model`: the provider's own name of the one that is called."""
     try:
         return (
             _unsupported_in_messages(api, _value(fields, "messages"))
             or _unsupported_in_tools(api, _value(fields, "tools"))
             or _unsupported_tool_choice(api, _value(fields, "tool_choice"))
             or _unsupported_format(api, _value(fields, "response_format"), stream=_value(fields, "stream") is True)
+            or _unsupported_effort(api, _value(fields, "reasoning_effort"), model)
             or _unsupported_stream_option(_value(fields, "stream_options"))
         )
     except msgspec.DecodeError:
@@ -341,6 +363,15 @@ def _unsupported_in_anthropic_schema(schema: Any) -> str | None:
         ),
         None,
     )
+
+
+def _unsupported_effort(api: str, effort: Any, model: str) -> str | None:
+    if effort is None:
+        return None
+    known = EFFORTS.get(api, frozenset())
+    if api == "anthropic" and model.lower().startswith(BUDGET_MODELS):
+        known = frozenset({"none"})
+    return None if isinstance(effort, str) and effort in known else f"reasoning_effort {str(effort)[:20]}"
 
 
 def _unsupported_stream_option(options: Any) -> str | None:

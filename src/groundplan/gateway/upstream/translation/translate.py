@@ -84,8 +84,7 @@ _DIMENSIONS_NAMES = {"cohere": "output_dimension", "mistral": "output_dimension"
 _NO_TRACE: Mapping[str, str] = MappingProxyType({})
 _trace: ContextVar[Mapping[str, str]] = ContextVar("trace", default=_NO_TRACE)
 """Trace context of the current request, for clients that take no headers with a request."""
-_INCLUDE_USAGE = {"stream_options": {"include_usage": True}}
-"""How Azure's client is given an argument that the library does not know."""
+_INCLUDE_USAGE = {"include_usage": True}
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _values = msgspec.json.Decoder(dict[str, Any]).decode
 
@@ -192,10 +191,11 @@ class ProviderClients:
         if cap is not None:
             arguments["max_tokens"] = min(cap, arguments.get("max_tokens") or cap)
         arguments.pop("n", None)
-        if api not in ("azure", VERTEX_OPENAI):
+        if api == "azure":
+            if extras := _azure_extras(arguments):
+                arguments["model_extras"] = extras
+        elif api != VERTEX_OPENAI:
             arguments.pop("stream_options", None)  # their streams report usage by default
-        elif api == "azure" and arguments.pop("stream_options", None):
-            arguments["model_extras"] = _INCLUDE_USAGE
         _trace.set(trace)
         arguments |= _trace_arguments(target.api, str(arguments.get("model")), trace)
         try:
@@ -292,6 +292,13 @@ class ProviderClients:
                 failure.body = _with_billed_tokens(failure.body, _billed_tokens(answers))
             raise failure from error
         return msgspec.json.encode(_merge_embeddings(answers, in_base64=form == "base64"))
+
+
+def _azure_extras(arguments: dict[str, Any]) -> dict[str, Any]:
+    """Take the fields that Azure's client has no argument for out of `arguments`: it takes them as a model's own."""
+    extras = {"stream_options": _INCLUDE_USAGE} if arguments.pop("stream_options", None) else {}
+    effort = arguments.pop("reasoning_effort", None)
+    return extras if effort is None else {**extras, "reasoning_effort": effort}
 
 
 def _set_ollama_key(headers: MutableMapping[str, str], secret: str) -> None:
@@ -421,8 +428,9 @@ def _decode_request(target: ProviderTarget, body: bytes, *, embeddings: bool) ->
     """The request's values. Raises `ProviderFailure` for what the provider does not support."""
     try:
         request = _values(body)
-        api = dialect(target.api, str(request.get("model")))
-        name = first_unsupported_field(api, _fields(body), embeddings=embeddings)
+        model = str(request.get("model"))
+        api = dialect(target.api, model)
+        name = first_unsupported_field(api, _fields(body), model=model, embeddings=embeddings)
     except msgspec.DecodeError as error:
         raise ProviderFailure(
             400, error_body(str(error), "body_not_json", "Send a JSON object.", "invalid_request_error")
