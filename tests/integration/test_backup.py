@@ -436,6 +436,7 @@ def test_a_backup_of_the_last_unreleased_schema_is_restored(
         owner.execute("INSERT INTO worker_day VALUES ('2026-11-30', 'w', gen_random_uuid(), 3)")
         control = sql.Identifier(f"{database.name}_control")
         owner.execute(sql.SQL("GRANT SELECT ON worker_day TO {}").format(control))
+        owner.execute("ALTER TABLE batch DROP COLUMN grounded")  # which it did not have
     backup(home, database.settings(home.root), tmp_path / "a.backup", ignore_progress)
     other = Home(tmp_path / "other")
     with bare_database(postgres_cluster, "bare_restored") as url:
