@@ -126,19 +126,40 @@ async def test_without_postgresql_new_responses_are_refused_and_acknowledged_one
     assert await codes(setup, 3) == ["", "", "database_unavailable"] and setup.chat.counted == 2
 
 
+async def until_commits_wait(setup: Setup) -> None:
+    """Return when commits wait for a standby, which PostgreSQL takes up some time after the reload."""
+    commit = "SELECT pg_logical_emit_message(true, 'probe', '')"
+    cancel = "SELECT pg_cancel_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    has_waited = False
+    async with (
+        asyncio.timeout(20),
+        await psycopg.AsyncConnection.connect(setup.stack.database.superuser, autocommit=True) as probe,
+    ):
+        await probe.execute("SET synchronous_commit = on")
+        while not has_waited:
+            committing = asyncio.create_task(probe.execute(commit))
+            while not has_waited and not committing.done():
+                await asyncio.sleep(0.02)
+                has_waited = bool(setup.stack.sql(cancel))
+            await committing
+
+
 async def test_an_uncertain_acknowledgement_can_be_looked_up_by_id_instead_of_retried(
     setup: Setup,
 ) -> None:
     """PostgreSQL ends a session that has committed, and waits for a standby before it says so."""
     key, sql = setup.stack.key("keeper"), setup.stack.sql
-    waiting = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE wait_event = 'SyncRep'"
+    storing = "SELECT pid FROM pg_locks WHERE relation = 'background_response'::regclass AND mode = 'RowExclusiveLock'"
+    waiting = f"SELECT pid FROM pg_stat_activity WHERE wait_event = 'SyncRep' AND pid IN ({storing})"
+    end_waiting = f"SELECT pg_terminate_backend(pid) FROM ({waiting}) w"
     with psycopg.connect(setup.stack.database.superuser, autocommit=True) as conn:
         conn.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
         try:
             conn.execute("SELECT pg_reload_conf()")
+            await until_commits_wait(setup)
             asking = asyncio.create_task(setup.stack.post("/v1/responses", key, IN_BACKGROUND))
             async with asyncio.timeout(20):
-                while not sql(waiting) and not asking.done():  # noqa: ASYNC110 -- another process waits
+                while not sql(end_waiting) and not asking.done():  # noqa: ASYNC110 -- another process waits
                     await asyncio.sleep(0.02)
         finally:
             conn.execute("ALTER SYSTEM RESET synchronous_standby_names")

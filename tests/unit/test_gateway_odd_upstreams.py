@@ -749,12 +749,15 @@ async def test_every_surface_refuses_what_is_nested_too_deep(
         await rig.books()
 
 
-async def test_an_answer_that_is_no_utf_8_comes_from_elsewhere(tmp_path: Path) -> None:
-    async with raw_upstream_rig(
-        tmp_path, json_response(completion_body().replace(b"Hi", b"H\xe9")), has_fallback=True
-    ) as rig:
-        reply = await rig.chat()
-        assert reply.status == 200 and reply.json["groundplan"]["deployment"] == "two"
+@pytest.mark.parametrize("stream", [False, True])
+async def test_an_answer_that_is_no_utf_8_comes_from_elsewhere(tmp_path: Path, stream: bool) -> None:
+    """Also where the bytes are in a field of a stream that is passed on unread."""
+    sent = json_response(completion_body().replace(b"Hi", b"H\xe9"))
+    if stream:
+        sent = STREAM_HEAD + encode_events(HI.replace(b"chat.completion.chunk", b"chat.completion.ch\xfbnk"), DONE)
+    async with raw_upstream_rig(tmp_path, sent, has_fallback=True) as rig:
+        reply = await rig.chat(stream=stream)
+        assert reply.status == 200 and deployment_of(reply, stream) == "two"
 
 
 _TWO_TEXTS = {"model": "auto", "input": ["x", "y"], "encoding_format": "base64"}

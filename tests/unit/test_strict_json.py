@@ -343,6 +343,19 @@ def test_five_hundred_levels_are_read_and_one_more_is_not(start: bytes, end: byt
     assert caught.value.code == "body_not_json" and "more than 500 levels" in caught.value.message
 
 
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        (b'{"model":"a","messages":[{"role":"user","content":"x\\ud83d"}]}', "half of a surrogate pair"),
+        (b'\xef\xbb\xbf{"model":"a","messages":[{"role":"user","content":"x"}]}', "byte order mark"),
+    ],
+)
+def test_what_is_wrong_with_the_characters_of_a_body_is_named(body: bytes, message: str) -> None:
+    with pytest.raises(Invalid, match=message) as caught:
+        chat.read(body)
+    assert caught.value.code == "body_not_json"
+
+
 @pytest.mark.parametrize("part", [b"[]", b"{}", b'{"a":0}', b'[{"a":"[[[["}]'])
 def test_a_body_of_more_parts_than_can_be_looked_at_while_others_wait_is_refused(part: bytes) -> None:
     opened = part.count(b"[") - part.count(b"[[[[") * 4 + part.count(b"{")

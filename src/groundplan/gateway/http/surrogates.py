@@ -13,6 +13,10 @@ _LONE = re.compile(
 )
 
 
+def has_lone_surrogate(data: bytes) -> bool:
+    return _LONE.search(data) is not None
+
+
 def replace_surrogates(data: bytes, error: msgspec.DecodeError) -> bytes:
     """`data`, which could not be decoded, with U+FFFD in place of each lone surrogate. Raises `error` if there is none:
     then something else is wrong."""

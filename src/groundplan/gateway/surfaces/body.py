@@ -5,6 +5,7 @@ What the fields mean is left to the API surfaces.
 
 from __future__ import annotations
 
+import codecs
 import re
 from collections.abc import Callable, Mapping
 from operator import attrgetter
@@ -19,6 +20,7 @@ from groundplan.gateway.http.strict_json import (
     check_duplicate_names,
     check_name_spelling,
 )
+from groundplan.gateway.http.surrogates import has_lone_surrogate
 from groundplan.gateway.surfaces.file_references import file_given_twice
 from groundplan.gateway.surfaces.messages.request_types import CacheControl
 
@@ -251,13 +253,18 @@ def read_fields(
     except UnicodeDecodeError as error:
         raise Invalid("the body is not UTF-8", code="body_encoding", hint="Send JSON in UTF-8.") from error
     except (msgspec.DecodeError, RecursionError) as error:
-        raise unreadable_body(error, api) from error
+        raise unreadable_body(error, api, body) from error
 
 
-def unreadable_body(error: Exception, api: str = OPENAI_API) -> Invalid:
+def unreadable_body(error: Exception, api: str = OPENAI_API, body: bytes = b"") -> Invalid:
     """The refusal of a body whose decoder raised `error`; `api` as for `read_fields`."""
     if isinstance(error, msgspec.ValidationError):
         return Invalid(f"the body has a wrong field: {error}", code="body_invalid", hint=f"See {api}.")
+    if has_lone_surrogate(body):
+        hint = "A text was cut inside a character such as an emoji: cut it between characters."
+        return Invalid("the body has half of a surrogate pair (\\uD800 to \\uDFFF)", code="body_not_json", hint=hint)
+    if body.startswith(codecs.BOM_UTF8):
+        return Invalid("the body begins with a byte order mark", code="body_not_json", hint="Send JSON without it.")
     return Invalid(f"the body is not JSON: {error}", code="body_not_json", hint="Send a JSON object.")
 
 

@@ -322,7 +322,7 @@ class Streaming:
         outputs: list[bytes] = []
         try:
             if len(events) == 1:
-                return feed(events[0])
+                return feed(_check_utf8(events[0]))
             for each in events:
                 if (
                     plain is not None
@@ -331,7 +331,7 @@ class Streaming:
                 ):
                     outputs.append(framed)  # of the same form as one before
                     continue
-                outputs.append(feed(each))
+                outputs.append(feed(_check_utf8(each)))
                 if self.relay.done:
                     break  # what follows the end is not part of the answer
         except Malformed as failure:
@@ -372,6 +372,13 @@ class Streaming:
         exchange.response.write(out, head)
         if exchange.sent_chunks is not None:
             exchange.sent_chunks.append(out)
+
+
+def _check_utf8(event: bytes) -> bytes:
+    """The event. Raises `UnicodeDecodeError`, also for bytes of fields that a decoder skips."""
+    if not event.isascii():
+        event.decode()
+    return event
 
 
 def _needs_final_check(exchange: Exchange) -> bool:
