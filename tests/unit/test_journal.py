@@ -741,7 +741,11 @@ async def test_who_sends_is_told_once_that_what_it_reserved_could_not_be_written
     await journal.close()
 
 
-async def test_finishes_that_nobody_waits_for_share_a_sync_while_the_journal_is_busy(tmp_path: Path) -> None:
+async def test_finishes_that_nobody_waits_for_share_a_sync_while_the_journal_is_busy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "QUIET_S", 60.0)  # as long as a slow machine may take
+    monkeypatch.setattr(journal_module, "UNAWAITED_SYNC_S", 0.5)
     disk = OnTheLoop()
     journal = open_journal(tmp_path, 1 << 20, disk)
     for _ in range(3):
