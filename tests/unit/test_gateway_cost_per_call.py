@@ -79,6 +79,29 @@ async def test_a_cheaper_deployment_replaces_one_above_the_cost_cap(tmp_path: Pa
         await rig.books()
 
 
+DEAR = {"two": {"rates": replace(RATES, output=RATES.output * 10)}}
+
+
+@pytest.mark.parametrize("by", ["workload", "caller"])
+async def test_a_deployment_above_the_cost_cap_is_left_out_as_long_as_another_is_within_it(
+    tmp_path: Path, by: str
+) -> None:
+    workloads = capped(BOUND) if by == "workload" else {"assistant": reliability()}
+    async with call_rig(tmp_path, more=DEAR, workloads=workloads) as rig:
+
+        async def call(**more: Any) -> Reply:
+            return await (rig.chat(**more) if by == "workload" else capped_by_caller(rig, "0.0002", **more))
+
+        assert (await call()).headers["groundplan-deployment"] == "one"
+        reply = await call(model="two")
+        assert (reply.status, reply.code) == (403, "cost_per_call"), "nothing else may serve it"
+        rig.play("one", mode="error", status=503)
+        reply = await call()
+        assert (reply.status, reply.code) == (503, "upstream_failed"), "it may be sent again"
+        assert rig.models["two"].counted == 0
+        await rig.books()
+
+
 @pytest.mark.parametrize(("most", "sent"), [(CAP, 0), (2 * BOUND, 1)])
 @pytest.mark.parametrize("stream", [False, True])
 async def test_a_hedge_and_the_open_attempt_both_count_towards_the_cost_cap(

@@ -163,7 +163,9 @@ def choose_deployments(exchange: Exchange, plan: Plan, ask: Ask, policy: Policy,
         usable = catalog.approved.usable(policy, plan.workload.name, usable, now)
     if catalog is not None and catalog.gate is not None and exchange.key is not None:
         name, gate = plan.workload.name, catalog.gate
-        return gate.allowed(policy, name, exchange.key, exchange.person, exchange.endpoint, usable, now)
+        usable = gate.allowed(policy, name, exchange.key, exchange.person, exchange.endpoint, usable, now)
+    if plan.workload.max_cost_per_call is not None or MAX_COST_HEADER in exchange.request.headers:
+        return _within_max_cost(exchange, plan, ask, usable)
     return usable
 
 
@@ -216,6 +218,22 @@ _CONTENT_BOUNDS = {
 def allowed_by_key(key: KeyEntry, deployments: Sequence[Deployment]) -> tuple[Deployment, ...]:
     """The deployments that a key with a list of models may use."""
     return tuple(d for d in deployments if d.model in key.models or d.name in key.models)
+
+
+def _within_max_cost(exchange: Exchange, plan: Plan, ask: Ask, deployments: list[Deployment]) -> list[Deployment]:
+    """The deployments at which the call costs at most what one call may; all of them where it does at none, since the
+    answer may be in a cache: `check_cost` refuses it otherwise."""
+    max_cost = _max_cost(exchange, plan)
+    if max_cost is None:
+        return deployments
+    added, most = added_bytes(exchange, plan.workload), plan.workload.max_output_tokens
+    most = most if ask.cap is None else min(ask.cap, most)
+
+    def bound(at: Deployment) -> int:
+        amount, _ = exchange.interface.cost_and_token_bounds(ask, at, added, min(most, at.max_output_tokens))
+        return max(amount, at.rates.flagged)
+
+    return [each for each in deployments if bound(each) <= max_cost] or deployments
 
 
 def set_bounds(exchange: Exchange, plan: Plan, ask: Ask, deployments: list[Deployment]) -> int:
