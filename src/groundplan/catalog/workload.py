@@ -124,8 +124,7 @@ class Limits(Strict):
     expires: Date | None = None
     """Last day of an experiment or pilot; later calls are refused."""
     max_cost_per_call: Annotated[Usd, Field(gt=0)] | None = None
-    """A deployment at which a call could cost more is left out; a call that fits none is refused, whatever remains of
-    its budgets."""
+    """Deployments where a call could cost more are left out; where all could, it is refused, whatever its budgets."""
     attempts: Annotated[int, Field(ge=1, le=10)] = 3
     """Total number of attempts, over all deployments."""
     deadline: Wait = 60_000
