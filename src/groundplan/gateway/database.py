@@ -18,7 +18,7 @@ from psycopg.pq import TransactionStatus
 from psycopg.pq.abc import PGconn
 from psycopg_pool import AsyncConnectionPool
 
-from groundplan.core.errors import Misconfigured
+from groundplan.core.errors import Misconfigured, Unavailable
 from groundplan.gateway.stalls import patient
 from groundplan.gateway.ticks import TURN
 
@@ -41,6 +41,11 @@ _INSERT_S = 5.0
 _CONNECTIONS = 2
 _DURABLE = """SELECT set_config('synchronous_commit', 'on', false)
     WHERE current_setting('synchronous_commit') IN ('off', 'local')"""
+
+
+def database_unavailable(message: str, hint: str) -> Unavailable:
+    """The error for a request that needs PostgreSQL while it is away."""
+    return Unavailable(message, code="database_unavailable", hint=hint, retry_after=2.0)
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any, TypeVar
 from uuid import UUID
 
@@ -14,10 +15,11 @@ import msgspec
 import psycopg
 
 from groundplan.core.audit.subject import SubjectKeys
-from groundplan.core.errors import Conflict, Unavailable
+from groundplan.core.errors import Conflict
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.gateway.background.events import Failure
+from groundplan.gateway.database import database_unavailable
 from groundplan.gateway.surfaces.responses.sealed_store import StoredResponse
 from groundplan.gateway.thread_connections import ThreadConnections
 from groundplan.ledger import background_store, response_store
@@ -31,6 +33,11 @@ _DURABLE = """SELECT set_config('synchronous_commit', 'on', true)
 """Whatever the server's own setting: a response whose state PostgreSQL lost when killed would be made twice."""
 _Done = TypeVar("_Done")
 _encode = msgspec.json.Encoder().encode
+_unavailable = partial(
+    database_unavailable,
+    "what is made in the background cannot be reached now",
+    "Try again, or wait for the answer: leave background out.",
+)
 
 
 class BackgroundRequest(msgspec.Struct, frozen=True):
@@ -83,7 +90,7 @@ class SealedStore:
     def __init__(self, home: Home, url: str, epoch: UUID) -> None:
         self._home = home
         self._epoch = epoch
-        self._database = ThreadConnections(url, "background", 3, _unreachable_error)
+        self._database = ThreadConnections(url, "background", 3, _unavailable)
 
     async def close(self) -> None:
         await self._database.close()
@@ -240,13 +247,4 @@ def _unknown_outcome(id: str) -> Conflict:
         code="background_unknown",
         hint="Retrieve it by this id before you ask again, once PostgreSQL is back: 404 says that it is not made.",
         details={"response_id": id},
-    )
-
-
-def _unreachable_error() -> Unavailable:
-    return Unavailable(
-        "what is made in the background cannot be reached now",
-        code="database_unavailable",
-        hint="Try again, or wait for the answer: leave background out.",
-        retry_after=2.0,
     )

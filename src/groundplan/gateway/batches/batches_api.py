@@ -17,7 +17,7 @@ from uuid import UUID
 import msgspec
 import psycopg
 
-from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound, Unavailable
+from groundplan.core.errors import Conflict, GroundplanError, Invalid, NotFound
 from groundplan.core.ids import new_id
 from groundplan.gateway.batches import batch_store, messages_api
 from groundplan.gateway.batches.batch_store import Batch
@@ -29,7 +29,7 @@ from groundplan.gateway.call.estimate import HEADER, refuse_cost_headers
 from groundplan.gateway.call.facts_api import admit_caller
 from groundplan.gateway.call.feature import valid_headers
 from groundplan.gateway.call.files_by_id import FilesById
-from groundplan.gateway.database import Connection, Pool
+from groundplan.gateway.database import Connection, Pool, database_unavailable
 from groundplan.gateway.files import creation_key_store, file_store, files_api, message_files, quota, uploads_api
 from groundplan.gateway.files.blobs import Blobs
 from groundplan.gateway.files.file_ids import batch_id
@@ -116,9 +116,7 @@ class BatchesApi:
             error = Invalid("the request has what cannot be kept", code="value_unsupported", hint=hint)
         except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError):
             hint = "Try again; what has the same Idempotency-Key is ordered once."
-            error = Unavailable(
-                "the database is not reachable", code="database_unavailable", hint=hint, retry_after=2.0
-            )
+            error = database_unavailable("the database is not reachable", hint)
         except Exception:  # noqa: BLE001 -- the boundary of one request: the worker and its calls go on
             error = errors.log_internal_error(_log, path.decode("latin-1"), response)
         if not response.started:

@@ -34,7 +34,6 @@ from groundplan.ledger.model import Charge
 
 if TYPE_CHECKING:
     from groundplan.gateway.background.runner import BackgroundRunner
-    from groundplan.gateway.call.exchange import Exchange
     from groundplan.gateway.call.files_by_id import FilesById
     from groundplan.gateway.call.grounding.citation_store import Citations
     from groundplan.gateway.call.model_versions import ModelVersions

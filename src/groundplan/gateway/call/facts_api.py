@@ -37,7 +37,7 @@ from groundplan.gateway.call.grounding.notes import GroundingNotes
 from groundplan.gateway.call.identify import caller_of, check_grants
 from groundplan.gateway.call.search_client import ask_search_patiently
 from groundplan.gateway.call.signals import Unsealed
-from groundplan.gateway.database import Connection, Pool
+from groundplan.gateway.database import Connection, Pool, database_unavailable
 from groundplan.gateway.http import errors
 from groundplan.gateway.http.methods import WrongMethod, allow_header
 from groundplan.gateway.http.server import Request, Response
@@ -244,12 +244,8 @@ class FactsApi:
             async with self._pool.connection() as connection:
                 return await write(connection)
         except (psycopg.OperationalError, psycopg.InterfaceError, TimeoutError) as error:
-            raise Unavailable(
-                "the database is not reachable, so the outcome may not be kept",
-                code="database_unavailable",
-                hint="Send it again with the same `id`: it is kept once.",
-                retry_after=2.0,
-            ) from error
+            hint = "Send it again with the same `id`: it is kept once."
+            raise database_unavailable("the database is not reachable, so the outcome may not be kept", hint) from error
 
     async def search(self, data: bytes, person: str, plan: Plan) -> tuple[int, bytes]:
         """Search: (status, JSON with the passages that this person may read). Raises `GroundplanError`,

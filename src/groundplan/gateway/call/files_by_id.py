@@ -18,7 +18,7 @@ import psycopg
 from msgspec.structs import replace
 
 from groundplan.core.errors import Invalid, NotFound, TooLarge, Unavailable
-from groundplan.gateway.database import Connection
+from groundplan.gateway.database import Connection, database_unavailable
 from groundplan.gateway.files import file_store
 from groundplan.gateway.files.blobs import Blobs
 from groundplan.gateway.files.file_ids import file_id
@@ -96,12 +96,8 @@ class FilesById:
         except NotFound:
             pass
         except (psycopg.Error, TimeoutError) as error:
-            raise Unavailable(
-                "files cannot be looked up now",
-                code="database_unavailable",
-                hint="Try again, or send the content itself.",
-                retry_after=2.0,
-            ) from error
+            hint = "Try again, or send the content itself."
+            raise database_unavailable("files cannot be looked up now", hint) from error
         if file is None:
             raise NotFound(
                 f"there is no file {text[:60]!r} of this workload",

@@ -16,6 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
+from functools import partial
 from typing import Any, Final
 from uuid import UUID
 from zlib import crc32
@@ -23,12 +24,12 @@ from zlib import crc32
 import msgspec
 from psycopg import Connection
 
-from groundplan.core.errors import Unavailable
 from groundplan.core.ids import new_id
 from groundplan.core.money import to_decimal
 from groundplan.economics.levers.model import SHARE
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.exchange import Exchange
+from groundplan.gateway.database import database_unavailable
 from groundplan.gateway.thread_connections import ThreadConnections
 from groundplan.gateway.write_behind import WriteBehindQueue
 
@@ -64,6 +65,9 @@ class Request:
     cost: int
 
 
+_unavailable = partial(database_unavailable, "the database is not reachable", "They are compared when it is back.")
+
+
 class Repeats(WriteBehindQueue[Request]):
     """Queues the sampled requests of one worker, and stores their digests. It connects at the first one."""
 
@@ -71,7 +75,7 @@ class Repeats(WriteBehindQueue[Request]):
 
     def __init__(self, url: str) -> None:
         super().__init__("requests to be compared", MAX_WAITING)
-        self._database = ThreadConnections(url, "repeats", 1, _unreachable)
+        self._database = ThreadConnections(url, "repeats", 1, _unavailable)
 
     def record_call(self, exchange: Exchange, now: float) -> None:
         """Queue the request of a call that was answered at `now` (seconds since the epoch), if it is in the sample."""
@@ -113,11 +117,6 @@ def _add(conn: Connection[Any], facts: Sequence[Request]) -> None:
             time.sleep(0)
     with conn.transaction(), conn.cursor() as cursor:
         cursor.executemany(_ADD, rows)
-
-
-def _unreachable() -> Unavailable:
-    hint = "They are compared when it is back."
-    return Unavailable("the database is not reachable", code="database_unavailable", hint=hint)
 
 
 def is_sampled(ask: Ask, day: int) -> bool:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import partial
 from typing import Any
 from uuid import UUID
 
@@ -17,9 +18,9 @@ from groundplan.blueprint.model import Workload
 from groundplan.core.audit.subject import SubjectKeys
 from groundplan.core.clock import Clock
 from groundplan.core.detect import redact
-from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
+from groundplan.gateway.database import database_unavailable
 from groundplan.gateway.telemetry.content_link import is_sampled
 from groundplan.gateway.thread_connections import ThreadConnections
 from groundplan.gateway.write_behind import WriteBehindQueue
@@ -27,6 +28,11 @@ from groundplan.knowledge.signals import signal_store
 from groundplan.knowledge.signals.signal_store import UNANSWERED, Signal
 
 MAX_WAITING = 2_000
+_unavailable = partial(
+    database_unavailable,
+    "the database is not reachable, so the signal may not be kept",
+    "Send it again with the same `id`: it is kept once.",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +57,7 @@ class Signals(WriteBehindQueue[Unsealed]):
     def __init__(self, home: Home, url: str, clock: Clock) -> None:
         super().__init__("questions without an answer", MAX_WAITING)
         self._home, self._clock = home, clock
-        self._database = ThreadConnections(url, "signals", 1, _unreachable)
+        self._database = ThreadConnections(url, "signals", 1, _unavailable)
 
     def unanswered(self, workload: Workload, about: str, question: str, call: UUID, id: UUID | None = None) -> Unsealed:
         """A signal that nothing was found. `about`: id of the person who asked, else of the key; `call` decides whether
@@ -79,12 +85,3 @@ class Signals(WriteBehindQueue[Unsealed]):
         with conn.transaction():
             for each in signals:
                 signal_store.add_signal(conn, each.sealed(conn, keys))
-
-
-def _unreachable() -> Unavailable:
-    return Unavailable(
-        "the database is not reachable, so the signal may not be kept",
-        code="database_unavailable",
-        hint="Send it again with the same `id`: it is kept once.",
-        retry_after=2.0,
-    )

@@ -5,14 +5,16 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 from uuid import UUID
 
 import msgspec
 
 from groundplan.core.audit.subject import SubjectKeys
-from groundplan.core.errors import Invalid, Unavailable
+from groundplan.core.errors import Invalid
 from groundplan.core.home import Home
+from groundplan.gateway.database import database_unavailable
 from groundplan.gateway.thread_connections import ThreadConnections
 from groundplan.ledger import completion_store
 from groundplan.ledger.completion_store import Row
@@ -26,6 +28,7 @@ _BATCH_ROWS, _BATCH_BYTES = 200, 1 << 20
 """Rows and bytes that one query reads."""
 
 _encode = msgspec.json.Encoder().encode
+_unavailable = partial(database_unavailable, "stored completions cannot be reached now", "Try again.")
 
 
 class StoredCompletion(msgspec.Struct, frozen=True):
@@ -49,7 +52,7 @@ class SealedCompletions:
 
     def __init__(self, home: Home, url: str) -> None:
         self._home = home
-        self._database = ThreadConnections(url, "completions", 4, _database_unavailable)
+        self._database = ThreadConnections(url, "completions", 4, _unavailable)
 
     async def close(self) -> None:
         await self._database.close()
@@ -153,13 +156,4 @@ def _search_too_long() -> Invalid:
         f"none of {MAX_SEARCHED} stored completions has this metadata",
         code="search_range",
         hint="Name a model, or go on behind a later one with after.",
-    )
-
-
-def _database_unavailable() -> Unavailable:
-    return Unavailable(
-        "stored completions cannot be reached now",
-        code="database_unavailable",
-        hint="Try again.",
-        retry_after=2.0,
     )

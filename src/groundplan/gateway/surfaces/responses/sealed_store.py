@@ -4,14 +4,15 @@ is decided in `storing`."""
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 import msgspec
 
 from groundplan.core.audit.subject import SubjectKeys
-from groundplan.core.errors import Unavailable
 from groundplan.core.home import Home
+from groundplan.gateway.database import database_unavailable
 from groundplan.gateway.thread_connections import ThreadConnections
 from groundplan.ledger import response_store
 from groundplan.ledger.response_store import Row
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
     from groundplan.gateway.policy.snapshot import KeyEntry
 
 _encode = msgspec.json.Encoder().encode
+_unavailable = partial(
+    database_unavailable, "stored responses cannot be reached now", "Try again, or send the earlier items in input."
+)
 
 
 class StoredResponse(msgspec.Struct, frozen=True):
@@ -40,7 +44,7 @@ class SealedResponses:
 
     def __init__(self, home: Home, url: str) -> None:
         self._home = home
-        self._database = ThreadConnections(url, "responses", 4, _database_unavailable)
+        self._database = ThreadConnections(url, "responses", 4, _unavailable)
 
     async def close(self) -> None:
         await self._database.close()
@@ -72,15 +76,6 @@ class SealedResponses:
     async def delete(self, id: str, owner: Owner) -> bool:
         """Delete a response of this owner; whether there was one. Raises `Unavailable`."""
         return await self._database.run(lambda conn: response_store.delete(conn, id, owner))
-
-
-def _database_unavailable() -> Unavailable:
-    return Unavailable(
-        "stored responses cannot be reached now",
-        code="database_unavailable",
-        hint="Try again, or send the earlier items in input.",
-        retry_after=2.0,
-    )
 
 
 def owner_of(key: KeyEntry, person: str) -> Owner:
