@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 import pytest
+from psycopg.types.json import Jsonb
 
 from groundplan.core.database import connect
 from groundplan.core.ids import new_id
@@ -52,44 +53,65 @@ def attempt(
     return id
 
 
-def failing(conn: Conn) -> frozenset[str]:
-    return traffic.failing_sites(conn, datetime.now(UTC) - timedelta(seconds=60))
+SITES = {"one": "here", "two": "here", "away": "there"}
 
 
-def test_a_site_fails_while_its_newest_attempt_did(conn: Conn, shipper: Conn) -> None:
+def failing(conn: Conn) -> set[str]:
+    return set(traffic.failing_deployments(conn, datetime.now(UTC) - timedelta(seconds=60), SITES))
+
+
+def test_a_deployment_fails_while_its_newest_attempt_did(conn: Conn, shipper: Conn) -> None:
     attempt(shipper, "here", "ok")
-    assert failing(conn) == frozenset()
+    assert failing(conn) == set()
     call = attempt(shipper, "here", "failed")
-    attempt(shipper, "there", "not_billed")
-    attempt(shipper, "there", "")
-    assert failing(conn) == {"here", "there"}
+    attempt(shipper, "there", "not_billed", deployment="away")
+    attempt(shipper, "there", "", deployment="away")
+    assert failing(conn) == {"one", "away"}
     attempt(shipper, "here", "ok", 1, call)
-    assert failing(conn) == {"there"}
+    assert failing(conn) == {"away"}
     attempt(shipper, "here", "failed", deployment="two")
-    assert failing(conn) == {"there"}, "the other one there answers"
-    attempt(shipper, "here", "failed")
-    assert failing(conn) == {"here", "there"}
+    assert failing(conn) == {"two", "away"}
+    attempt(shipper, "there", "ok", deployment="two")
+    assert failing(conn) == {"two", "away"}, "what it did at another site says nothing"
 
 
-def test_a_site_that_refuses_a_wrong_request_is_not_down(conn: Conn, shipper: Conn) -> None:
+def test_a_deployment_that_refuses_a_wrong_request_does_not_fail(conn: Conn, shipper: Conn) -> None:
     attempt(shipper, "here", "not_billed", status=400)
-    assert failing(conn) == frozenset()
+    assert failing(conn) == set()
     attempt(shipper, "here", "failed", status=503)
     attempt(shipper, "here", "not_billed", status=400)
-    assert failing(conn) == {"here"}, "the newest that tells something failed"
+    assert failing(conn) == {"one"}, "the newest that tells something failed"
     attempt(shipper, "here", "ok")
     attempt(shipper, "here", "not_billed", status=400)
-    assert failing(conn) == frozenset()
+    assert failing(conn) == set()
+
+
+def test_no_response_at_all_is_told_from_an_error(conn: Conn, shipper: Conn) -> None:
+    attempt(shipper, "here", "failed", status=0)
+    attempt(shipper, "here", "failed", deployment="two", status=500)
+    since = datetime.now(UTC) - timedelta(seconds=60)
+    assert traffic.failing_deployments(conn, since, SITES) == {"one": True, "two": False}
+
+
+def test_a_deployment_that_nobody_tries_fails_while_a_breaker_is_open(conn: Conn, shipper: Conn) -> None:
+    health = {"one": "open: it asked to be called later", "two": "half_open: 3 failures in a row", "away": "open: slow"}
+    shipper.execute(
+        "INSERT INTO gateway (epoch, host, home, pid, state, heartbeat_at, health)"
+        " VALUES (%s, 'h', 'h', 1, 'live', now(), %s)",
+        (new_id(), Jsonb(health)),
+    )
+    attempt(shipper, "there", "ok", deployment="away")
+    assert failing(conn) == {"one"}, "the newest attempt at another worker was answered"
 
 
 def test_what_was_folded_counts_as_well_and_what_is_long_ago_does_not(conn: Conn, shipper: Conn) -> None:
     attempt(shipper, "here", "failed")
-    for outcome, sites in (("", {"here"}), ("ok", set()), ("failed", {"here"})):  # all within a step or two
+    for outcome, names in (("", {"one"}), ("ok", set()), ("failed", {"one"})):  # all within a step or two
         attempt(shipper, "here", outcome)
         rollup_store.roll_up(shipper)
-        assert failing(conn) == sites
+        assert failing(conn) == names
     time.sleep(0.05)
-    assert traffic.failing_sites(conn, datetime.now(UTC)) == frozenset()
+    assert traffic.failing_deployments(conn, datetime.now(UTC), SITES) == {}
 
 
 def call(conn: Conn, workload: str, at: datetime, status: str = "ok") -> Any:

@@ -14,7 +14,7 @@ from tests.unit.test_release_units import PLACE, WORKLOAD, blueprint
 
 from groundplan.api.routes.traffic import deployment_sites
 from groundplan.core.ids import new_id
-from groundplan.ledger import traffic, traffic_store
+from groundplan.ledger import rollup_store, traffic, traffic_store
 from groundplan.testing.database import Database
 
 NOW = datetime(2026, 11, 25, 12, 0, 3, tzinfo=UTC)
@@ -147,7 +147,27 @@ def test_an_attempt_counts_once_it_is_settled(database: Database) -> None:
         conn.execute("UPDATE attempt SET flags = '{seen}' WHERE call_id = %s", (call,))
         found = traffic.deployment_health(conn, now, 15, [("a", "s")])[0]
         assert (found["attempts"], found["ok"], found["failed"], found["last_ok"]) == (1, 0, 1, None)
-        assert traffic.failing_sites(conn, now - timedelta(seconds=60)) == {"s"}
+        assert set(traffic.failing_deployments(conn, now - timedelta(seconds=60), {"a": "s"})) == {"a"}
+
+
+def test_wrong_requests_are_no_failures_of_their_deployment(database: Database) -> None:
+    """What callers sent wrongly says nothing about the deployment that refused it; folded or not."""
+    with psycopg.connect(database.superuser) as conn:
+        for outcome, status in (
+            ("not_billed", 400), ("failed", 413), ("not_billed", 422), ("failed", 500), ("not_billed", 429),
+            ("failed", None), ("ok", 200), ("cancelled", 400),
+        ):  # fmt: skip
+            conn.execute(
+                """INSERT INTO attempt (call_id, number, at, deployment, site, model, state, outcome, http_status,
+                     reserved_usd, cost_usd, usage, epoch)
+                   VALUES (%s, 0, now(), 'a', 's', 'm', 'settled', %s, %s, 1, 0, '{}', %s)""",
+                (new_id(), outcome, status, new_id()),
+            )
+        for _ in range(2):
+            found = traffic.deployment_health(conn, datetime.now(UTC), 15, [("a", "s")])[0]
+            counts = [found[name] for name in ("attempts", "ok", "failed", "wrong_requests")]
+            assert counts == [8, 1, 3, 3]
+            rollup_store.roll_up(conn)
 
 
 def test_without_a_worker_nobody_knows(database: Database) -> None:

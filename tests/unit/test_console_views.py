@@ -44,7 +44,7 @@ CALL: dict[str, Any] = {
               {"step": "ground", "ms": 5.4}, {"step": "cache", "ms": 5.5}, {"step": "serve", "ms": 8.0},
               {"step": "settle", "ms": 9.0}],
 }  # fmt: skip
-CALM = {"down": False, "left": False, "used": True}
+CALM = {"down": False, "failing": [], "used": True}
 SITES = [
     {"name": "cloud", "title": "Cloud", "type": "cloud", "jurisdiction": "EU", **CALM},
     {"name": "rack", "title": "Rack", "type": "private", "jurisdiction": "EU", **CALM},
@@ -163,9 +163,32 @@ def test_marks_are_none_where_nothing_is_proven() -> None:
 def test_a_fallback_at_another_site_is_drawn_also_behind_one_at_the_same_site() -> None:
     calm = ground_plan(drawn(workload()))
     assert 'class="line fallback"' in calm and 'class="line primary"' in calm
-    sites = [{**SITES[0], "left": True}, *SITES[1:]]
+    sites = [{**SITES[0], "down": True}, *SITES[1:]]
     moved = ground_plan(drawn(workload(serving_site="rack"), sites=sites))
-    assert 'class="line swung"' in moved and "room-down" in moved
+    assert 'class="line swung"' in moved and "room-down" in moved and 'class="line broken"' in moved
+
+
+def test_an_answer_from_elsewhere_breaks_no_line_to_a_primary_that_answers() -> None:
+    hedged = ground_plan(drawn(workload(serving_site="rack")))
+    assert 'class="line swung"' in hedged and 'class="line primary"' in hedged
+    assert "room-down" not in hedged and 'class="line broken"' not in hedged
+
+
+@pytest.mark.parametrize(("failing", "note"), [(["gpt-dead"], "gpt-dead fails"), (["a", "b"], "2 deployments fail")])
+def test_a_room_names_what_fails_there_without_being_down(failing: list[str], note: str) -> None:
+    sites = [{**SITES[0], "failing": failing}, *SITES[1:]]
+    view = drawn(workload(failing=failing, site_failing=True), workload(name="other"), sites=sites)
+    plan = ground_plan(view)
+    assert f">{note}</text>" in plan and "room-failing" in plan and "room-down" not in plan
+    assert plan.count('class="line broken"') == 1 and f"Cloud: {note}" in plan
+    listed = bytes(render("plan_part.html", svg="", view=view).body).decode()
+    assert note in listed and ">down<" not in listed
+
+
+def test_a_long_name_leaves_room_for_the_stage() -> None:
+    plan = ground_plan(drawn(workload(name="n" * 63, stage="experiment")))
+    name = re.search(r'class="name"[^>]*>(n+…)<', plan)
+    assert name is not None and len(name[1]) <= 18
 
 
 def test_a_room_says_how_many_more_there_are() -> None:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
+from msgspec.structs import replace
 from tests.integration.gateway_stack import blueprint, deployment, workload
 
 from groundplan.api import overview
@@ -24,12 +26,15 @@ WORKSPACE = "kind: company\nname: acme\nformat: 1\n" + "".join(
 )
 
 
-def picture(serving: dict[str, str], calls: dict[str, float]) -> overview.WorkloadsView:
-    """Three workloads at site-x, one of which falls back to site-y, and one that is not served."""
+def picture(
+    serving: dict[str, str], calls: dict[str, float], failing: dict[str, bool] | None = None, more: tuple[Any, ...] = ()
+) -> overview.WorkloadsView:
+    """Three workloads at site-x, one of which falls back to site-y, and one that is not served. `more`: deployments
+    that the third one falls back to."""
     made = blueprint(
         1,
-        [deployment("x", 1), deployment("y", 1)],
-        [workload("a", ["x", "y"]), workload("b", ["x"]), workload("c", ["x"])],
+        [deployment("x", 1), deployment("y", 1), *more],
+        [workload("a", ["x", "y"]), workload("b", ["x"]), workload("c", ["x", *(each.name for each in more)])],
     )
     return overview.WorkloadsView(
         blueprint=made,
@@ -39,7 +44,7 @@ def picture(serving: dict[str, str], calls: dict[str, float]) -> overview.Worklo
         sites={each.name: each.site for each in made.deployments},
         pending={},
         killed=frozenset(),
-        figures=overview.Figures({"c": "2.5"}, {}, {}, calls, serving, frozenset()),
+        figures=overview.Figures({"c": "2.5"}, {}, {}, calls, serving, failing or {}),
         now=datetime.now(UTC),
     )
 
@@ -60,11 +65,43 @@ def test_the_busiest_of_each_site_are_drawn_and_the_one_that_was_chosen(
     assert overview.select_workloads(moved, 2, None) == ["a", "d"], "what goes elsewhere comes before what is only busy"
 
 
-def test_a_site_is_left_only_where_none_of_its_workloads_is_answered_there() -> None:
-    for serving, left in (({}, False), ({"a": "site-y"}, True), ({"a": "site-y", "b": "site-x"}, False)):
-        sites = {each["name"]: each for each in overview.sites_json(picture(serving, {}))}
-        assert (sites["site-x"]["left"], sites["site-x"]["used"], sites["site-y"]["used"]) == (left, True, True)
-        assert sites["site-x"]["deployments"] == ["x"]
+@pytest.mark.parametrize(
+    ("failing", "port", "down", "told"),
+    [
+        ({}, 2, False, []),
+        ({"x": False, "z": False}, 2, True, ["x", "z"]),
+        ({"z": True}, 2, False, ["z"]),
+        ({"z": True}, 1, True, ["z"]),
+        ({"z": False}, 1, False, ["z"]),
+        ({"y": True}, 2, False, []),
+    ],
+)
+def test_a_site_is_down_only_where_all_fails_that_workloads_use_there(
+    failing: dict[str, bool], port: int, down: bool, told: list[str]
+) -> None:
+    """One dead deployment says nothing about another that nobody calls just then, unless their address is silent."""
+    other = replace(deployment("z", port), site="site-x")
+    sites = {each["name"]: each for each in overview.sites_json(picture({"a": "site-y"}, {}, failing, (other,)))}
+    assert (sites["site-x"]["down"], sites["site-x"]["failing"]) == (down, told)
+    assert sites["site-x"]["deployments"] == ["x", "z"] and sites["site-y"]["used"]
+    assert sites["site-y"]["down"] is ("y" in failing)
+
+
+@pytest.mark.parametrize(
+    ("failing", "told", "all_there"),
+    [
+        ({}, [], False),
+        ({"y": True}, ["y"], False),
+        ({"x": False}, ["x"], True),
+        ({"x": False, "y": True}, ["x", "y"], True),
+    ],
+)
+def test_a_workload_says_which_of_its_deployments_fail(
+    failing: dict[str, bool], told: list[str], all_there: bool
+) -> None:
+    view = picture({"a": "site-y"}, {}, failing)
+    item = overview.workload_json(view, view.workspace.workloads["a"], {})
+    assert (item["failing"], item["site_failing"]) == (told, all_there), "a hedge that won elsewhere is no failure"
 
 
 @pytest.mark.parametrize(

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, time, timedelta
 from typing import Any
+from urllib.parse import urlsplit
 
 from psycopg import Connection
 
 from groundplan.api import store
 from groundplan.api.readiness import earned_shares, readiness_json
 from groundplan.api.served_blueprint import blueprint_at, workspace_at
-from groundplan.blueprint.model import Blueprint, Placement, Workload
+from groundplan.blueprint.model import Blueprint, Deployment, Placement, Workload
 from groundplan.catalog.model import WorkloadDoc
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.errors import Problem
@@ -25,7 +26,8 @@ from groundplan.release.model import placement_json, problem_json
 from groundplan.release.warnings import collect, limits
 
 OUTAGE_SECONDS = 60.0
-"""A failed site is tried again within this time; without any attempt for so long it is not reported as down."""
+"""A failed deployment is tried again within this time; without any attempt for so long it is not reported as failing,
+unless its circuit breaker is open."""
 LIVE_SECONDS = 10.0
 """The period for which the live view shows which site answers."""
 RECENT_PERIOD = timedelta(days=30)
@@ -33,7 +35,7 @@ RECENT_PERIOD = timedelta(days=30)
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """Today's figures by workload, and which sites answered and failed in the last seconds."""
+    """Today's figures by workload, which sites answered and which deployments failed in the last seconds."""
 
     cost: dict[str, str]
     calls: dict[str, int]
@@ -41,8 +43,8 @@ class Figures:
     per_minute: dict[str, float]
     serving: dict[str, str]
     """The site of the newest answer, so that an outage shows with the first call that moves."""
-    failing: frozenset[str]
-    """Sites where the newest attempt failed at every deployment that was tried recently."""
+    failing: Mapping[str, bool]
+    """Deployments that fail now -> whether their address gave no response at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,15 +73,16 @@ def load_view(conn: Connection[Any], number: int, now: datetime, workload: str |
     """Load the view of all workloads declared with blueprint `number`; figures of all, or of one `workload` only."""
     changes = governance.pending_changes(conn)
     workspace, blueprint = workspace_at(conn, number), blueprint_at(conn, number)
+    sites = {item.name: item.site for item in blueprint.deployments}
     return WorkloadsView(
         blueprint=blueprint,
         workspace=workspace,
         served={item.name: item for item in blueprint.workloads},
         placements={item.workload: item for item in blueprint.placements},
-        sites={item.name: item.site for item in blueprint.deployments},
+        sites=sites,
         pending={change.subject: str(change.id) for change in changes},
         killed=frozenset(row["scope"] for row in store.kills(conn)),
-        figures=load_figures(conn, sorted(workspace.workloads), now, workload),
+        figures=load_figures(conn, sorted(workspace.workloads), sites, now, workload),
         now=now,
     )
 
@@ -92,9 +95,13 @@ def most_called_workload(conn: Connection[Any], names: Collection[str], now: dat
 
 
 def load_figures(
-    conn: Connection[Any], workloads: Sequence[str], now: datetime, workload: str | None = None
+    conn: Connection[Any],
+    workloads: Sequence[str],
+    sites: Mapping[str, str],
+    now: datetime,
+    workload: str | None = None,
 ) -> Figures:
-    """The figures of all `workloads`, or of one `workload` of them."""
+    """The figures of all `workloads`, or of one `workload` of them; `sites`: deployment -> its site."""
     today_of = CallFilter(workload=workload, since=datetime.combine(now.date(), time(), UTC))
     today = queries.cost_summary(conn, today_of)["by_workload"]
     latencies = queries.latency(conn, today_of)
@@ -104,36 +111,46 @@ def load_figures(
         calls={row["workload"]: row["calls"] for row in today},
         p95={row["workload"]: row["p95_ms"] for row in latencies},
         per_minute=traffic.calls_per_minute(conn, now),
-        failing=traffic.failing_sites(conn, now - timedelta(seconds=OUTAGE_SECONDS)),
+        failing=traffic.failing_deployments(conn, now - timedelta(seconds=OUTAGE_SECONDS), sites),
         serving=traffic.answering_sites(conn, names, now - timedelta(seconds=LIVE_SECONDS)),
     )
 
 
 def sites_json(view: WorkloadsView) -> list[dict[str, Any]]:
-    """All sites. `down`: the newest attempt failed at each of its deployments that was tried recently. `used`: calls go
-    or may go there. `left`: all traffic of its own workloads goes elsewhere, since a failed deployment is not tried for
-    a while."""
-    deployments: dict[str, list[str]] = {}
+    """All sites. `used`: calls go or may go there. `failing`: its deployments that fail now, sorted. `down`: each of
+    its deployments that a workload may use fails now, or shares an address that gives no response."""
+    deployments: dict[str, list[Deployment]] = {}
     for deployment in view.blueprint.deployments:
-        deployments.setdefault(deployment.site, []).append(deployment.name)
-    serving: dict[str, set[str]] = {}
-    for name in view.workspace.workloads:
-        if (home := view.site_of(name)) is not None and (serving_site := view.figures.serving.get(name)) is not None:
-            serving.setdefault(home, set()).add(serving_site)
-    used = {view.sites.get(place) for workload in view.served.values() for place in workload.deployments}
+        deployments.setdefault(deployment.site, []).append(deployment)
+    used = {name for item in view.served.values() for name in item.all_deployments}
+    routed = {view.sites.get(name) for item in view.served.values() for name in item.deployments}
     return [
         {
             "name": site.name,
             "title": site.title,
             "type": site.type,
             "jurisdiction": site.jurisdiction,
-            "down": site.name in view.figures.failing,
-            "left": site.name in serving and site.name not in serving[site.name],
-            "used": site.name in used,
-            "deployments": deployments.get(site.name, []),
+            "down": _is_down([item for item in deployments.get(site.name, []) if item.name in used], view.figures),
+            "failing": sorted(
+                item.name for item in deployments.get(site.name, []) if item.name in view.figures.failing
+            ),
+            "used": site.name in routed,
+            "deployments": [item.name for item in deployments.get(site.name, [])],
         }
         for site in view.blueprint.sites
     ]
+
+
+def _is_down(deployments: Sequence[Deployment], figures: Figures) -> bool:
+    silent = {_address(item) for item in deployments if figures.failing.get(item.name)}
+    failing = [item.name in figures.failing or _address(item) in silent for item in deployments]
+    return bool(failing) and all(failing)
+
+
+def _address(deployment: Deployment) -> str:
+    """Scheme, host and port of its URL; all of a URL that has no host, such as `local:embedded`."""
+    parts = urlsplit(deployment.url)
+    return f"{parts.scheme}://{parts.netloc}" if parts.netloc else deployment.url
 
 
 def select_workloads(view: WorkloadsView, limit: int, chosen: str | None) -> list[str]:
@@ -179,9 +196,11 @@ def workloads_json(
 
 
 def workload_json(view: WorkloadsView, doc: WorkloadDoc, ready: dict[str, float | None]) -> dict[str, Any]:
-    """One workload with today's figures and where it is served; amounts are decimal strings."""
+    """One workload with today's figures and where it is served; amounts are decimal strings. `failing`: those of its
+    deployments that fail now; `site_failing`: all of them at its site do."""
     served, placement, sites = view.served.get(doc.name), view.placements.get(doc.name), view.sites
     chain = served.deployments if served else []
+    home = sites.get(chain[0]) if chain else None
     subject = f"workload/{doc.name}"
     return {
         "name": doc.name,
@@ -199,7 +218,9 @@ def workload_json(view: WorkloadsView, doc: WorkloadDoc, ready: dict[str, float 
         "owners": {duty: list(people) for duty, people in view.workspace.duty_holders(doc.name).items()},
         "sources": list(doc.sources),
         "deployments": chain,
-        "site": sites.get(chain[0]) if chain else None,
+        "site": home,
+        "failing": [name for name in chain if name in view.figures.failing],
+        "site_failing": bool(chain) and all(name in view.figures.failing for name in chain if sites.get(name) == home),
         "fallback_sites": _distinct(sites[name] for name in chain[1:] if name in sites),
         "serving_site": view.figures.serving.get(doc.name),
         "cost_today_usd": view.figures.cost.get(doc.name, format_usd(0)),
@@ -207,7 +228,7 @@ def workload_json(view: WorkloadsView, doc: WorkloadDoc, ready: dict[str, float 
         "p95_ms": view.figures.p95.get(doc.name),
         "calls_per_minute": view.figures.per_minute.get(doc.name, 0.0),
         "readiness": ready,
-        "why_not": placement_obstacles(placement, sites.get(chain[0]) if chain else None),
+        "why_not": placement_obstacles(placement, home),
         "expires": served.expires if served else None,
     }
 

@@ -19,14 +19,18 @@ def plan_view(overview: dict[str, Any], selected: str | None) -> PlanView:
 
 
 def _room(site: dict[str, Any], more: int) -> RoomView:
-    if site["down"] or site["left"]:
+    failing, note = site["failing"], ""
+    if site["down"]:
         state = "down"
+    elif failing:
+        state = "failing"
+        note = f"{failing[0]} fails" if len(failing) == 1 else f"{len(failing)} deployments fail"
     elif site["type"] == "edge" and not site["used"]:
         state = "not_yet"
     else:
         state = "ok" if site["used"] else "empty"
     title = site.get("title") or site["name"]
-    return RoomView(site["name"], title, site["type"], site["jurisdiction"], state, more=more)
+    return RoomView(site["name"], title, site["type"], site["jurisdiction"], state, note, more)
 
 
 def marks(item: dict[str, Any]) -> tuple[tuple[str, float | None], ...]:
@@ -42,6 +46,8 @@ def _tile(item: dict[str, Any]) -> TileView:
         site=item.get("site"),
         fallbacks=tuple(item.get("fallback_sites", ())),
         serving=item.get("serving_site"),
+        failing=tuple(item.get("failing", ())),
+        cut=item.get("site_failing", False),
         cost_today=format_amount(item["cost_today_usd"]),
         p95_ms=item.get("p95_ms"),
         calls_per_minute=float(item.get("calls_per_minute", 0.0)),

@@ -2,7 +2,8 @@
 
 Rows are jurisdictions (thick walls), columns are Cloud, Private, Edge; a room is a site and a tile is a workload in the
 room of its primary. A solid line leads from the entrance (the gateway) to the primary, a dashed one to the fallback; a
-line's width is its traffic. When the primary fails, the line swings: solid to the fallback, broken to the primary.
+line's width is its traffic. While another site answers, a solid line leads there, too; the line to a primary that
+fails is broken.
 
 Pure: the same view gives the same text. Colours come from the page's style sheet through classes. It fetches nothing.
 """
@@ -17,6 +18,7 @@ from urllib.parse import quote
 from groundplan.core.words import quantity
 
 ZONES = ("cloud", "private", "edge")
+_TROUBLE = ("down", "failing")
 TITLES = {"cloud": "Cloud", "private": "Private", "edge": "Edge"}
 AREAS = ("placement", "data", "cost", "operations", "governance")
 
@@ -42,7 +44,7 @@ WIDTH = LEFT + MARGIN + 2 * WALL + 3 * ROOM_WIDTH + 3 * CORRIDOR + 24
 
 @dataclass(frozen=True, slots=True)
 class RoomView:
-    """A site. `state`: ok | down | empty | not_yet; `note` is one short line under its name."""
+    """A site. `state`: ok | down | failing | empty | not_yet; `note` is one short line beside its name."""
 
     name: str
     title: str
@@ -63,7 +65,11 @@ class TileView:
     site: str | None
     fallbacks: tuple[str, ...] = ()
     serving: str | None = None
-    """the site that serves it now; differs from `site` while a fallback serves it"""
+    """the site of its newest answer; differs from `site` while a fallback serves it, or a hedge won elsewhere"""
+    failing: tuple[str, ...] = ()
+    """those of its deployments that fail now"""
+    cut: bool = False
+    """whether all of its deployments at `site` fail now"""
     cost_today: str = "$0.00"
     p95_ms: float | None = None
     calls_per_minute: float = 0.0
@@ -121,7 +127,12 @@ def _accessible_label(view: PlanView) -> str:
     on_fallback = [tile.name for tile in view.tiles if tile.serving and tile.serving != tile.site]
     text = f"Ground plan: {quantity(len(view.tiles) + view.more, 'workload')} at {quantity(len(view.rooms), 'site')}."
     if on_fallback:
-        text += f" On a fallback now: {', '.join(sorted(on_fallback))}."
+        text += f" Answered at another site now: {', '.join(sorted(on_fallback))}."
+    troubled = [
+        f"{room.title or room.name}: {room.note or room.state}" for room in view.rooms if room.state in _TROUBLE
+    ]
+    if troubled:
+        text += f" {'; '.join(troubled)}."
     return escape(text, quote=True)
 
 
@@ -228,6 +239,11 @@ def _title_length(note: str) -> int:
     return max(8, int((ROOM_WIDTH - 40 - 7.4 * min(26, len(note))) / 9.2))
 
 
+def _name_length(stage: str) -> int:
+    """The number of letters of a name that fit into a tile beside its stage, even in wide fonts."""
+    return int((ROOM_WIDTH - 28 - 24 - 10 - 7.4 * len(stage)) / 8.8)
+
+
 def _entrance_svg(top: float, bottom: float, view: PlanView) -> str:
     rate = view.calls_per_minute
     if rate is None:
@@ -257,7 +273,7 @@ def _traffic_lines(
             continue
         room = by_name[tile.site]
         swung = tile.serving is not None and tile.serving != tile.site
-        broken = swung or room.state == "down"
+        broken = tile.cut or room.state == "down"
         dim = " dim" if selected is not None and selected.name != tile.name else ""
         width = _stroke_width(tile.calls_per_minute)
         lane = lanes.get(room.jurisdiction, 0)
@@ -317,12 +333,14 @@ def _tile_svg(tile: TileView, box: _Box, selected: TileView | None) -> str:
     if selected is not None and selected.name == tile.name:
         classes.append("selected")
     p95 = "no answer yet" if tile.p95_ms is None else _format_duration(tile.p95_ms)
+    fails = f", {', '.join(tile.failing)} {'fails' if len(tile.failing) == 1 else 'fail'}" if tile.failing else ""
     link = f"/?workload={escape(tile.name, quote=True)}"
-    title = escape(f"{tile.name}: {tile.stage}, {tile.cost_today} today, p95 {p95}")
+    name = escape(_shorten(tile.name, _name_length(tile.stage)))
+    title = escape(f"{tile.name}: {tile.stage}, {tile.cost_today} today, p95 {p95}{fails}")
     return (
         f'<a href="{link}" class="{" ".join(classes)}"><title>{title}</title>'
         f'<rect x="{box.x}" y="{box.y}" width="{box.width}" height="{box.height}" rx="2"/>'
-        f'<text class="name" x="{box.x + 12}" y="{box.y + 23}">{escape(_shorten(tile.name, 24))}</text>'
+        f'<text class="name" x="{box.x + 12}" y="{box.y + 23}">{name}</text>'
         f'<text class="note" x="{box.x + box.width - 12}" y="{box.y + 23}" text-anchor="end">'
         f"{escape(tile.stage)}</text>"
         f'<text class="figure" x="{box.x + 12}" y="{box.y + 46}">{escape(tile.cost_today)} today</text>'

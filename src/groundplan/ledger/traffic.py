@@ -3,7 +3,7 @@ deployments."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from decimal import Decimal
 from typing import Any, Final
@@ -72,9 +72,21 @@ def calls_per_minute(conn: Connection[Any], now: datetime) -> dict[str, float]:
     return {row["workload"]: float(row["calls"]) for row in rows if row["calls"]}
 
 
-def failing_sites(conn: Connection[Any], since: datetime) -> frozenset[str]:
-    """Sites at which the newest attempt since then failed for every deployment that was tried."""
-    return frozenset(store.failing_sites(conn, since))
+def failing_deployments(conn: Connection[Any], since: datetime, sites: Mapping[str, str]) -> dict[str, bool]:
+    """Which of the deployments in `sites` (deployment -> its site) fail now -> whether their address gave no response
+    at all. One fails if its newest attempt since then failed, or if nobody attempted it since then because a worker's
+    circuit breaker is open."""
+    tried = {
+        row["deployment"]: row
+        for row in store.newest_outcomes(conn, since)
+        if sites.get(row["deployment"]) == row["site"]
+    }
+    failing = {name: row["unanswered"] for name, row in tried.items() if row["failed"]}
+    for worker in store.open_breakers(conn):
+        for name, told in worker["health"].items():
+            if name in sites and name not in tried and told.partition(":")[0] == "open":
+                failing[name] = False
+    return failing
 
 
 def answering_sites(conn: Connection[Any], workloads: Sequence[str], since: datetime) -> dict[str, str]:
@@ -87,7 +99,8 @@ def deployment_health(
 ) -> list[dict[str, Any]]:
     """The attempts of the last minutes of each (deployment, site), and how many workers have its circuit breaker open.
 
-    `state` is closed, half_open or open: the worst of any worker; `why` has the workers' reasons.
+    `state` is closed, half_open or open: the worst of any worker; `why` has the workers' reasons. `failed` leaves out
+    `wrong_requests`, which the upstream refused with 400, 413 or 422: they say nothing about the deployment.
     """
     store.limit_time(conn, PATIENCE_MS)
     since = now - timedelta(minutes=minutes)
@@ -108,7 +121,7 @@ def _deployment(
     seen = [text.partition(":")[0] for text in told]
     worst = next((state for state in ("open", "half_open") if state in seen), "closed")
     whys = (text.partition(":")[2].strip() for text, state in zip(told, seen, strict=True) if state == worst)
-    counts = row or {"attempts": 0, "ok": 0, "failed": 0, "last_ok": None}
+    counts = row or {"attempts": 0, "ok": 0, "failed": 0, "wrong_requests": 0, "last_ok": None}
     return {
         "name": name,
         "site": site,
@@ -119,6 +132,7 @@ def _deployment(
         "attempts": counts["attempts"],
         "ok": counts["ok"],
         "failed": counts["failed"],
+        "wrong_requests": counts["wrong_requests"],
         "first_byte_p95_ms": first_byte,
         "last_ok": counts["last_ok"].isoformat() if counts["last_ok"] else None,
     }

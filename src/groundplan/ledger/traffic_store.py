@@ -24,8 +24,9 @@ SAMPLE_ABOVE: Final = 20_000
 _WINDOW: Final = timedelta(seconds=2)
 _CALLS_A_WINDOW: Final = 30
 _ATTEMPTS_A_STEP: Final = 60
-_REQUEST_REFUSED: Final = (400, 413, 422)
-"""Statuses of an upstream that blame the request, and not the deployment."""
+_WRONG_REQUEST: LiteralString = "http_status IN (400, 413, 422)"
+"""Statuses of an upstream that blame the request, and not the deployment, in the form that an index has
+(`022_wrong_requests.sql`)."""
 _CALLS: LiteralString = """(SELECT * FROM call_step WHERE step >= %(since)s
     UNION ALL SELECT * FROM call_step_delta WHERE step >= %(since)s)"""
 _ATTEMPTS: LiteralString = """(SELECT * FROM attempt_step WHERE step >= step_of(%(since)s)
@@ -115,11 +116,20 @@ def sampled_latencies_by_step(
 
 
 def attempts_by_deployment(conn: Connection[Any], since: datetime) -> list[Row]:
-    """(deployment, attempts, ok, failed, last_ok) of settled attempts since the beginning of the step of `since`."""
+    """(deployment, attempts, ok, failed, wrong_requests, last_ok) of settled attempts since the beginning of the step
+    of `since`. `wrong_requests`: those that the upstream refused as wrong, which are not in `failed`."""
     return select(
         conn,
-        f"""SELECT deployment, sum(attempts)::bigint AS attempts, sum(ok)::bigint AS ok, sum(failed)::bigint AS failed,
-              max(last_ok) AS last_ok FROM {_ATTEMPTS} a GROUP BY 1 ORDER BY 1""",
+        f"""WITH wrong AS (
+              SELECT deployment, count(*) AS n FROM attempt
+              WHERE at >= step_of(%(since)s) AND outcome <> 'ok' AND {_WRONG_REQUEST}
+                AND outcome IN ('failed', 'not_billed') AND state <> 'open' GROUP BY 1),
+            every AS (
+              SELECT deployment, sum(attempts)::bigint AS attempts, sum(ok)::bigint AS ok,
+                sum(failed)::bigint AS failed, max(last_ok) AS last_ok FROM {_ATTEMPTS} a GROUP BY 1)
+            SELECT deployment, attempts, ok, greatest(0, failed - coalesce(n, 0)) AS failed,
+              coalesce(n, 0) AS wrong_requests, last_ok
+            FROM every LEFT JOIN wrong USING (deployment) ORDER BY 1""",
         {"since": since},
     )
 
@@ -169,40 +179,44 @@ def count_newest_calls(conn: Connection[Any], since: datetime, until: datetime) 
     )
 
 
-def failing_sites(conn: Connection[Any], since: datetime) -> list[str]:
-    """Sites at which the newest attempt of every deployment that was called since then has failed. A refusal of a wrong
-    request says nothing about a site."""
+def newest_outcomes(conn: Connection[Any], since: datetime) -> list[Row]:
+    """(site, deployment, failed, unanswered) of each deployment that was attempted since then: whether its newest
+    attempt failed, and whether it did so without any response. A refusal of a wrong request says nothing about a
+    deployment, so the attempt before it counts."""
     rows = select(
         conn,
-        f"""SELECT site FROM (
-              SELECT site, deployment, coalesce(max(last_failed), '-infinity') AS failed,
-                coalesce(max(last_ok), '-infinity') AS ok FROM {_ATTEMPTS} a GROUP BY 1, 2) a
-            WHERE greatest(failed, ok) >= %(since)s GROUP BY 1 HAVING bool_and(failed > ok)""",
+        f"""SELECT site, deployment, coalesce(failed > ok, ok IS NULL) AS failed, false AS unanswered
+            FROM (
+              SELECT site, deployment, max(last_failed) AS failed, max(last_ok) AS ok
+              FROM {_ATTEMPTS} a GROUP BY 1, 2) a
+            WHERE greatest(failed, ok) >= %(since)s""",
         {"since": since},
     )
-    sites = [row["site"] for row in rows]
-    blameless = _sites_of_wrong_requests(conn, sites, since) if sites else set()
-    return [site for site in sites if site not in blameless]
+    failed = [row for row in rows if row["failed"]]
+    newest = _newest_telling(conn, [row["deployment"] for row in failed], since) if failed else {}
+    for row in failed:
+        row |= newest.get((row["site"], row["deployment"]), {})
+    return rows
 
 
-def _sites_of_wrong_requests(conn: Connection[Any], sites: Sequence[str], since: datetime) -> set[str]:
-    """Those of the sites that refused a wrong request and, leaving such refusals out, have no attempt or a deployment
-    whose newest one did not fail. Read from the newest attempts since then."""
+def _newest_telling(conn: Connection[Any], deployments: Sequence[str], since: datetime) -> dict[tuple[str, str], Row]:
+    """(site, deployment) -> `failed` and `unanswered` by the newest attempt since then that is not the refusal of a
+    wrong request; neither where there are only such refusals."""
     rows = select(
         conn,
-        """WITH newest AS (
-             SELECT *, outcome <> 'ok' AND coalesce(http_status = ANY(%(refused)s), false) AS blames_request FROM (
-               SELECT site, deployment, outcome, http_status, call_id, number FROM attempt
+        f"""SELECT DISTINCT ON (site, deployment) site, deployment, outcome <> 'ok' AND NOT blames_request AS failed,
+             outcome <> 'ok' AND coalesce(http_status, 0) = 0 AS unanswered
+           FROM (
+             SELECT *, outcome <> 'ok' AND coalesce({_WRONG_REQUEST}, false) AS blames_request FROM (
+               SELECT site, deployment, outcome, http_status, at, number FROM attempt
                WHERE call_id >= %(first)s ORDER BY call_id DESC LIMIT %(most)s) a
-             WHERE site = ANY(%(sites)s) AND outcome NOT IN ('', 'cancelled')),
-           others AS (
-             SELECT DISTINCT ON (site, deployment) site, outcome FROM newest WHERE NOT blames_request
-             ORDER BY site, deployment, call_id DESC, number DESC)
-           SELECT DISTINCT site FROM newest WHERE blames_request AND NOT coalesce(
-             (SELECT bool_and(outcome <> 'ok') FROM others WHERE others.site = newest.site), false)""",
-        {"first": _first_id(since), "most": SAMPLE_ABOVE, "sites": list(sites), "refused": list(_REQUEST_REFUSED)},
+             WHERE deployment = ANY(%(deployments)s) AND outcome NOT IN ('', 'cancelled')) a
+           ORDER BY site, deployment, blames_request, at DESC, number DESC""",
+        {"first": _first_id(since), "most": SAMPLE_ABOVE, "deployments": list(deployments)},
     )
-    return {row["site"] for row in rows}
+    return {
+        (row["site"], row["deployment"]): {"failed": row["failed"], "unanswered": row["unanswered"]} for row in rows
+    }
 
 
 def answering_sites(conn: Connection[Any], workloads: Sequence[str], since: datetime) -> list[Row]:
