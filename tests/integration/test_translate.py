@@ -335,6 +335,27 @@ async def test_tool_definitions_and_calls_are_translated_both_ways(setup: Setup)
     assert setup.fakes["gemini"].body["tools"][0]["functionDeclarations"][0]["name"] == "look"
 
 
+async def test_strict_tools_reach_providers_that_cannot_be_bound_by_them(setup: Setup) -> None:
+    """OpenAI's agents and other frameworks say of every tool that it is strict, in chat and in Responses."""
+    strict = {**FLAT, "additionalProperties": False}
+    for kind in ("gemini", "bedrock", "claude", "mistral"):
+        told = [] if kind == "mistral" else ["tools.strict"]
+        function = {"name": "look", "description": "Look", "parameters": strict, "strict": True}
+        chat = ask(kind, tools=[{"type": "function", "function": function}])
+        responses = {"model": f"scripted/{kind}", "input": "Where is it?", "tools": [{"type": "function", **function}]}
+        for path, asked in (("chat/completions", chat), ("responses", responses)):
+            reply = await setup.stack.post(f"/v1/{path}", setup.key, asked)
+            assert reply.status == 200, (kind, path, reply.body)
+            assert reply.json["groundplan"].get("left_out", []) == told, (kind, path)
+            streamed = await setup.stack.post(f"/v1/{path}", setup.key, {**asked, "stream": True})
+            (facts,) = (event["groundplan"] for event in parse_events(streamed.body) if "groundplan" in event)
+            assert facts.get("left_out", []) == told, (kind, path)
+    assert setup.claude.last is not None
+    sent = json.loads(setup.claude.last.body)["tools"]
+    assert sent == [{"name": "look", "description": "Look", "input_schema": strict}]
+    assert setup.fakes["mistral"].body["tools"][0]["function"]["strict"] is True
+
+
 async def test_official_clients_put_the_text_of_a_providers_stream_together(setup: Setup) -> None:
     """Every chunk that says a role is put together with the one before."""
     for kind in (*CHATS, "claude"):

@@ -15,6 +15,7 @@ from groundplan.blueprint.model import Deployment, Rates
 from groundplan.core.errors import Invalid
 from groundplan.gateway.surfaces.chat import surface as chat
 from groundplan.gateway.upstream.providers import _FIELDS, decode_target, first_unsupported_field, target_header
+from groundplan.gateway.upstream.translation.provider_support import left_out_of_request
 from groundplan.gateway.upstream.translation.requests import adapt_request
 
 APIS = ("anthropic", "azure", "bedrock", "cohere", "gemini", "groq", "mistral", "ollama", "vertexai")
@@ -41,6 +42,33 @@ def tool(**function: Any) -> dict[str, Any]:
 def refused(api: str, **fields: Any) -> str | None:
     asked = {"model": "m", "messages": [ASKED], **fields}
     return first_unsupported_field(api, msgspec.json.decode(json.dumps(asked), type=dict[str, msgspec.Raw]))
+
+
+BOUND, FREE = tool(strict=True), tool(name="b")
+
+
+@pytest.mark.parametrize(
+    ("api", "tools", "told"),
+    [
+        *(
+            (api, [BOUND, FREE], True)
+            for api in ("anthropic", "bedrock", "gemini", "ollama", "vertexai", "vertexai/mistral", "vertexai/openai")
+        ),
+        *((api, [BOUND, FREE], False) for api in ("azure", "groq", "mistral")),
+        ("cohere", [BOUND, FREE], True),
+        ("cohere", [BOUND, BOUND], False),
+        *((api, [FREE, tool(strict=False)], False) for api in ("anthropic", "cohere", "gemini", "mistral")),
+        ("anthropic", None, False),
+    ],
+)
+def test_that_a_tool_is_strict_is_left_out_and_told_where_a_provider_cannot_be_bound(
+    api: str, tools: list[dict[str, Any]] | None, told: bool
+) -> None:
+    fields = msgspec.json.decode(json.dumps({"messages": [ASKED], "tools": tools}), type=dict[str, msgspec.Raw])
+    assert refused(api, tools=tools) is None
+    assert left_out_of_request(api, fields) == ({"tools.strict"} if told else set())
+    sent = json.dumps(adapt_request(api, {"model": "m", "messages": [ASKED], "tools": tools}).get("tools"))
+    assert ('"strict": true' in sent) == (not told and BOUND in (tools or []))
 
 
 def message(**changed: Any) -> dict[str, Any]:
@@ -195,8 +223,6 @@ def test_what_nobody_has_a_word_for_is_refused_by_name(asked: dict[str, Any], na
             "response_format: json_schema.description",
         ),
         ("mistral", {"response_format": {"type": "json_schema"}}, "response_format: json_schema.schema"),
-        ("anthropic bedrock gemini ollama vertexai", {"tools": [tool(strict=True)]}, "tools: function.strict"),
-        ("cohere", {"tools": [tool(strict=True), tool(name="b")]}, "tools: function.strict"),
         ("ollama", {"tools": [tool(parameters=NESTED)]}, "tools: function.parameters.properties"),
         (
             "anthropic bedrock gemini ollama vertexai",

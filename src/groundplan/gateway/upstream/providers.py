@@ -210,9 +210,9 @@ def fields_to_drop(fields: Collection[str], deployment: Deployment, droppable: I
     return [name for name in droppable if name in fields and name not in known]
 
 
-def left_out_of_messages(deployment: Deployment, messages: msgspec.Raw) -> set[str]:
-    """Names of what of earlier answers is not sent to a deployment with another API than OpenAI's."""
-    return provider_support.left_out_of_messages(dialect(deployment.api, deployment.upstream_model), messages)
+def left_out_of_request(deployment: Deployment, fields: Mapping[str, msgspec.Raw]) -> set[str]:
+    """Names of what of a supported request is not sent to a deployment with another API than OpenAI's."""
+    return provider_support.left_out_of_request(dialect(deployment.api, deployment.upstream_model), fields)
 
 
 def capable_deployments(

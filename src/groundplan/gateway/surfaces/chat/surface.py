@@ -318,7 +318,7 @@ class ServiceChat(OpenAIChat):
         return b"/%b/chat/completions" % deployment.name.encode()
 
     def request_body(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
-        if names := providers.left_out_of_messages(deployment, ask.fields["messages"]):
+        if names := providers.left_out_of_request(deployment, ask.fields):
             note_left_out(ask, names)
         return super().request_body(ask, deployment, cap, system)
 

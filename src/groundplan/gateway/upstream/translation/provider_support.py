@@ -49,7 +49,8 @@ _PARSES_ARGUMENTS = frozenset({"anthropic", "bedrock", "gemini", "ollama", "vert
 _CALL_FIELDS = frozenset({"name", "arguments", "parsed_arguments"})
 _FUNCTION_FIELDS = frozenset({"name", "description", "parameters", "strict"})
 _TAKES_STRICT = frozenset({"azure", "cohere", "groq", "mistral"})
-"""Providers that can be bound to a tool's schema."""
+"""Providers that can be bound to a tool's schema: Cohere only to those of all tools."""
+STRICT_LEFT_OUT = "tools.strict"
 _TAKES_ALLOWED_TOOLS = frozenset({"gemini", "vertexai"})
 """Providers that accept a choice among some tools."""
 _OLLAMA_PROPERTY_FIELDS = frozenset({"type", "description", "enum", "items"})
@@ -110,7 +111,24 @@ def _value(fields: Mapping[str, msgspec.Raw], name: str) -> Any:
     return None if raw is None else _decode(raw)
 
 
-def left_out_of_messages(api: str, messages: msgspec.Raw) -> set[str]:
+def left_out_of_request(api: str, fields: Mapping[str, msgspec.Raw]) -> set[str]:
+    """Names of what the provider is not sent of a supported request."""
+    found = _left_out_of_messages(api, fields["messages"])
+    tools = fields.get("tools")
+    if tools is not None and b'"strict"' in bytes(tools) and not takes_strict(api, given := _decode(tools) or []):
+        if any(tool["function"].get("strict") for tool in given):
+            found.add(STRICT_LEFT_OUT)
+    return found
+
+
+def takes_strict(api: str, tools: list[dict[str, Any]]) -> bool:
+    """Whether the provider can be bound to the schemas of those tools that are `strict`, and of no others."""
+    if api != "cohere":
+        return api in _TAKES_STRICT
+    return len({tool["function"].get("strict") is True for tool in tools}) < 2
+
+
+def _left_out_of_messages(api: str, messages: msgspec.Raw) -> set[str]:
     """Names of what is left out of earlier answers, since only the provider that wrote it can read it: reasoning, and
     what it added (`extra_content`)."""
     data, found = bytes(messages), set[str]()
@@ -259,8 +277,7 @@ def _unsupported_in_tools(api: str, tools: Any) -> str | None:
     for tool in tools or ():
         if (found := _unsupported_in_tool(api, tool)) is not None:
             return f"tools: {found}"
-    strict = {tool["function"].get("strict") is True for tool in tools or ()}
-    return "tools: function.strict" if api == "cohere" and len(strict) > 1 else None
+    return None
 
 
 def _unsupported_in_tool(api: str, tool: Any) -> str | None:
@@ -276,8 +293,6 @@ def _unsupported_in_tool(api: str, tool: Any) -> str | None:
     for name, value in function.items():
         if value is not None and name not in _FUNCTION_FIELDS:
             return f"function.{name[:40]}"
-    if function.get("strict") and api not in _TAKES_STRICT:
-        return "function.strict"
     found = _unsupported_in_schema(api, function.get("parameters"))
     return None if found is None else f"function.parameters{found}"
 

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from groundplan.gateway.upstream.translation.call_ids import accepted_id
-from groundplan.gateway.upstream.translation.provider_support import SIGNATURE_OWNERS, TAKES_REASONING
+from groundplan.gateway.upstream.translation.provider_support import SIGNATURE_OWNERS, TAKES_REASONING, takes_strict
 
 _SINGLE_SYSTEM_MESSAGE = frozenset({"anthropic", "bedrock", "gemini", "vertexai"})
 """Providers whose system messages are one text besides the conversation."""
@@ -33,13 +33,19 @@ def adapt_request(api: str, request: dict[str, Any]) -> dict[str, Any]:
         adapted["response_format"] = {**wanted, "json_schema": _adapt_format(api, wanted["json_schema"])}
     if isinstance(request.get("stop"), str):
         adapted["stop"] = [request["stop"]]  # all accept a list, and Azure, Bedrock and Ollama nothing else
-    if api in _GOOGLES and request.get("tools"):
-        adapted["tools"] = [
-            {"function_declarations": [_function_declaration(tool["function"]) for tool in request["tools"]]}
-        ]
+    tools = request.get("tools")
+    if tools and api in _GOOGLES:
+        adapted["tools"] = [{"function_declarations": [_function_declaration(tool["function"]) for tool in tools]}]
+    elif tools and not takes_strict(api, tools):
+        adapted["tools"] = [_without_strict(tool) for tool in tools]
     if not adapted.get("tools"):
         adapted.pop("tools", None)
     return adapted
+
+
+def _without_strict(tool: dict[str, Any]) -> dict[str, Any]:
+    function = {name: value for name, value in tool["function"].items() if name != "strict"}
+    return {**tool, "function": function}
 
 
 def _adapt_format(api: str, wanted: dict[str, Any]) -> dict[str, Any]:
