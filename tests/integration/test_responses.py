@@ -576,6 +576,25 @@ async def test_a_response_whose_id_is_taken_is_reported_as_not_stored(setup: Set
     assert told == [("resp_1", True), ("resp_1", False)]
 
 
+async def test_results_that_a_continued_response_has_already_are_sent_once_in_chat(setup: Setup) -> None:
+    """Semantic Kernel's agent names the last response, and sends the results of all calls of its turn again."""
+    key, url = setup.stack.key("keeper"), f"http://127.0.0.1:{setup.stack.port}/v1"
+    tool: Any = {**LOOK}
+    setup.chat.script = Script(tool=True)
+    async with AsyncOpenAI(base_url=url, api_key=key, max_retries=0, http_client=RetryingOpenAIHttpClient()) as client:
+        last = await client.responses.create(model="scripted/chat", input="Where?", tools=[tool])
+        call: Any = next(item for item in last.output if item.type == "function_call")
+        result: Any = {"type": "function_call_output", "call_id": call.call_id, "output": "here"}
+        asked: list[Any] = [{"role": "user", "content": "Where?"}, result]
+        setup.chat.script = Script()
+        for _ in range(2):
+            last = await client.responses.create(
+                model="scripted/chat", previous_response_id=last.id, input=asked, tools=[tool]
+            )
+    sent = [message for message in setup.sent()["messages"] if message["role"] == "tool"]
+    assert sent == [{"role": "tool", "tool_call_id": call.call_id, "content": "here"}]
+
+
 async def test_unstored_reasoning_does_not_prevent_continuing(setup: Setup) -> None:
     """Official clients send an answer's items back as they came, or name the response."""
     setup.own.mode = "reasons"

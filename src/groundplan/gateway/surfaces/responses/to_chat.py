@@ -314,13 +314,14 @@ def _called_name(item: dict[str, Any]) -> str:
 
 
 def _results_after_calls(messages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The messages with each tool result right behind the message that called for it, as chat requires; between items
-    there may be others."""
+    """The messages with each tool result right behind the message that called for it, and once, as chat requires.
+    Between items there may be others, and clients that continue an earlier response send its results again."""
     groups: list[list[dict[str, Any]]] = []
     group_of_call: dict[str, list[dict[str, Any]]] = {}
     for message in messages:
         if message["role"] == "tool" and (group := group_of_call.get(message["tool_call_id"])) is not None:
-            group.append(message)
+            if message not in group:
+                group.append(message)
             continue
         groups.append(group := [message])
         for call in message.get("tool_calls") or ():

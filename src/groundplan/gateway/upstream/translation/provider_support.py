@@ -114,9 +114,9 @@ def _value(fields: Mapping[str, msgspec.Raw], name: str) -> Any:
 def left_out_of_request(api: str, fields: Mapping[str, msgspec.Raw]) -> set[str]:
     """Names of what the provider is not sent of a supported request."""
     found = _left_out_of_messages(api, fields["messages"])
-    tools = fields.get("tools")
-    if tools is not None and b'"strict"' in bytes(tools) and not takes_strict(api, given := _decode(tools) or []):
-        if any(tool["function"].get("strict") for tool in given):
+    if b'"strict"' in bytes(fields.get("tools", b"")):
+        tools = _value(fields, "tools") or []
+        if any(tool["function"].get("strict") for tool in tools) and not takes_strict(api, tools):
             found.add(STRICT_LEFT_OUT)
     return found
 
