@@ -455,6 +455,18 @@ async def test_of_two_caps_the_smaller_one_is_told(tmp_path: Path, monkeypatch: 
             assert wire.body["max_tokens"] == told
 
 
+@pytest.mark.parametrize("stream", [False, True])
+async def test_azure_is_told_the_cap_in_the_field_that_the_model_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    """Reasoning models refuse every request with `max_tokens`; the gateway sends the field of the deployment."""
+    async with spoken(tmp_path, monkeypatch) as (providers, wire):
+        for field, other in (("max_completion_tokens", "max_tokens"), ("max_tokens", "max_completion_tokens")):
+            body = request_body("azure", **{field: 10, other: None}, stream=stream)
+            await (streamed if stream else complete_chat)(providers, place("azure", wire, tmp_path), body)
+            assert (wire.body[field], other in wire.body) == (10, False)
+
+
 async def test_that_a_model_at_azure_refused_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with spoken(tmp_path, monkeypatch) as (providers, wire):
         wire.refusal, where = "I cannot.", place("azure", wire, tmp_path)

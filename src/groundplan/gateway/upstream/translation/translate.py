@@ -81,6 +81,8 @@ _TEXTS_PER_REQUEST = {"bedrock": 1, "cohere": 96, "gemini": 1, "vertexai": 1}
 one by one, out of our sight; Cohere rejects more."""
 _DIMENSIONS_NAMES = {"cohere": "output_dimension", "mistral": "output_dimension"}
 """Providers that do not call it `dimensions`; Google has a separate place for it."""
+_AZURE_EXTRAS = ("reasoning_effort", "max_completion_tokens")
+"""Fields that Azure's client has no argument for, besides `stream_options`."""
 _NO_TRACE: Mapping[str, str] = MappingProxyType({})
 _trace: ContextVar[Mapping[str, str]] = ContextVar("trace", default=_NO_TRACE)
 """Trace context of the current request, for clients that take no headers with a request."""
@@ -192,6 +194,8 @@ class ProviderClients:
             arguments["max_tokens"] = min(cap, arguments.get("max_tokens") or cap)
         arguments.pop("n", None)
         if api == "azure":
+            if cap is not None:
+                arguments["max_completion_tokens"] = arguments.pop("max_tokens")  # reasoning models take no other
             if extras := _azure_extras(arguments):
                 arguments["model_extras"] = extras
         elif api != VERTEX_OPENAI:
@@ -297,8 +301,7 @@ class ProviderClients:
 def _azure_extras(arguments: dict[str, Any]) -> dict[str, Any]:
     """Take the fields that Azure's client has no argument for out of `arguments`: it takes them as a model's own."""
     extras = {"stream_options": _INCLUDE_USAGE} if arguments.pop("stream_options", None) else {}
-    effort = arguments.pop("reasoning_effort", None)
-    return extras if effort is None else {**extras, "reasoning_effort": effort}
+    return extras | {name: arguments.pop(name) for name in _AZURE_EXTRAS if name in arguments}
 
 
 def _set_ollama_key(headers: MutableMapping[str, str], secret: str) -> None:
