@@ -12,6 +12,7 @@ from groundplan.gateway.surfaces.chat.answer_types import (
     FunctionDelta,
     ToolCallDelta,
     ToolCallSequencer,
+    parse_chunk,
     parse_completion,
 )
 
@@ -36,7 +37,7 @@ def told(sent: list[ToolCallDelta]) -> list[tuple[int, str | None, str]]:
             number, name, text = found[-1]
             found[-1] = (number, name, text + more)
         else:
-            found.append((piece.index, piece.id, more))
+            found.append((piece.index or 0, piece.id, more))
     return found
 
 
@@ -83,6 +84,23 @@ def test_a_call_without_an_id_gets_one_of_its_own() -> None:
         data = b'{"id":"c","choices":[{"message":{"tool_calls":[%b,%b]},"finish_reason":"tool_calls"}]}' % (call, call)
         calls = parse_completion(data).choices[0].message.tool_calls
         assert calls is not None and len({each.call_id for each in calls}) == 2
+
+
+def test_pieces_without_the_number_of_their_call_belong_to_the_newest_one() -> None:
+    """Also where only the beginnings are numbered, or the rest has another number."""
+    for first, rest in ((None, None), (0, None), (0, 1)):
+        begun = [ToolCallDelta(first, f"c{n}", FunctionDelta("look", "{")) for n in range(2)]
+        sent = [begun[0], ToolCallDelta(first, None, FunctionDelta(None, "}"))]
+        sent += [begun[1], ToolCallDelta(rest, None, FunctionDelta(None, "}"))]
+        assert told(sent) == [(0, "c0", "{}"), (1, "c1", "{}")]
+    numbered = [ToolCallDelta(n, f"c{n}", FunctionDelta("look", "{")) for n in range(2)]
+    sent = [numbered[0], ToolCallDelta(None, None, FunctionDelta(None, "}"))]
+    sent += [numbered[1], ToolCallDelta(None, None, FunctionDelta(None, "}"))]
+    assert told(sent) == [(0, "c0", "{}"), (1, "c1", "{}")]
+    data = b'{"choices":[{"delta":{"tool_calls":[{"index":null,"id":"a","function":{"name":"look"}}]}}]}'
+    (choice,) = parse_chunk(data).choices
+    assert choice.delta is not None and choice.delta.tool_calls is not None
+    assert choice.delta.tool_calls[0].index is None
 
 
 def test_an_empty_piece_that_ends_a_call_after_the_next_one_began() -> None:

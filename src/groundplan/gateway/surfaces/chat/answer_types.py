@@ -268,7 +268,8 @@ class CustomToolDelta(msgspec.Struct, frozen=True):
 class ToolCallDelta(msgspec.Struct, frozen=True):
     """A piece of a call of a function or of a custom tool; one with neither says nothing of them."""
 
-    index: int = 0
+    index: int | None = None
+    """None: the server numbers no calls, as Google's, or not each piece."""
     id: str | None = None
     function: FunctionDelta | None = None
     extra_content: Extra | None = None
@@ -330,8 +331,8 @@ class ToolCallSequencer:
     __slots__ = ("_call_count", "_newest_by_index", "_open_arguments", "_open_call", "_seen_ids", "_waiting")
 
     def __init__(self) -> None:
-        self._newest_by_index: dict[int, int] = {}
-        """Our index of the newest call, by the server's index."""
+        self._newest_by_index: dict[int | None, int] = {}
+        """Our index of the newest call, by the server's index; that of the newest of all by None."""
         self._call_count = 0
         self._seen_ids: set[str] = set()
         self._open_call = -1
@@ -345,10 +346,10 @@ class ToolCallSequencer:
         id = piece.id
         if self._is_first_delta(piece):
             self._seen_ids.add(piece.id or "")
-            self._newest_by_index[piece.index] = self._call_count
+            self._newest_by_index[piece.index] = self._newest_by_index[None] = self._call_count
             self._call_count += 1
             id = piece.id or _new_call_id()
-        number = self._newest_by_index[piece.index]
+        number = self._newest_by_index.get(piece.index, self._call_count - 1)
         piece = ToolCallDelta(number, id and signed_id(id, piece.extra_content), piece.function, custom=piece.custom)
         if number < self._open_call and not piece.text.strip():
             return []  # an empty piece to end a call that was passed on completely
@@ -368,6 +369,8 @@ class ToolCallSequencer:
         """Whether a piece is the first of a call. One with a name and no id is, if the call under its index is
         complete: without ids nothing else tells calls apart."""
         number, named = self._newest_by_index.get(piece.index), bool(piece.name)
+        if number is None and self._call_count and not (named or piece.id):
+            return False  # the rest of the newest call, under another number than its beginning
         if number is None or (named and piece.id):
             return number is None or piece.id not in self._seen_ids
         return named and bool(piece.text.strip()) and number == self._open_call and self._open_arguments.complete

@@ -79,7 +79,7 @@ class MessagesChatRelay(ViaChatStream):
         """Kind of the open block: text or tool_use; empty: none is open."""
         self._block_index = -1
         """Index of the open block."""
-        self._calls: list[int] = []
+        self._calls: list[int | None] = []
         """Indexes of the tool calls so far; the last one is open if a tool_use block is."""
         self._wraps_input = False
         """Whether the open tool_use block is a custom tool's, whose input is a text: Messages has objects only."""

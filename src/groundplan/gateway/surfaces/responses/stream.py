@@ -222,7 +222,7 @@ class ResponsesChatRelay(ViaChatStream):
         self._citations: list[UrlCitation] = []
         """What the open text cites."""
         self._open_call: ToolCallDelta | None = None
-        self._index = -1
+        self._index: int | None = -1
         """Index of the open call."""
         self._finish = ""
         self._closing_item_events: list[bytes] = []
