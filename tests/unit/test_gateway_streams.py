@@ -130,13 +130,13 @@ async def test_a_gateway_without_room_for_connections_blames_nobody(
 
 
 @pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize("status", [307, *range(401, 406), 408, 409, 410, 412, 421, 425, 429, 500, 501, 503, 529])
+@pytest.mark.parametrize("status", [307, *range(401, 406), 408, 409, 410, 412, 421, 425, 429, 498, 500, 501, 503, 529])
 async def test_an_error_status(rig: Rig, status: int, stream: bool) -> None:
     await told_elsewhere(rig, status, stream, "not_billed", 0)
 
 
 @pytest.mark.parametrize("stream", [True, False])
-@pytest.mark.parametrize("status", [424, 502, 504, 505, 520, 599])
+@pytest.mark.parametrize("status", [424, 499, 502, 504, 505, 520, 599])
 async def test_an_error_status_that_may_have_been_billed(rig: Rig, status: int, stream: bool) -> None:
     await told_elsewhere(rig, status, stream, "failed", BOUND)
 

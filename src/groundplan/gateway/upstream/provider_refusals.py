@@ -13,7 +13,7 @@ import msgspec
 
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
 
-REFUSED, UNKNOWN_KEY, UNPAID, NOT_ALLOWED, NO_MODEL, TOO_LARGE, BUSY, OVERLOADED = (
+REFUSED, UNKNOWN_KEY, UNPAID, NOT_ALLOWED, NO_MODEL, TOO_LARGE, BUSY, OVERLOADED, TIMED_OUT = (
     400,
     401,
     402,
@@ -22,10 +22,12 @@ REFUSED, UNKNOWN_KEY, UNPAID, NOT_ALLOWED, NO_MODEL, TOO_LARGE, BUSY, OVERLOADED
     413,
     429,
     503,
+    504,
 )
-_STATUS_MEANINGS = {410: NO_MODEL, 412: UNPAID}
-"""How Azure and others say that a model is retired, and Fireworks that an account is not paid. No request of a caller
-is answered with these."""
+_STATUS_MEANINGS = {410: NO_MODEL, 412: UNPAID, 498: OVERLOADED, 499: TIMED_OUT}
+"""How Azure and others say that a model is retired, Fireworks that an account is not paid, Groq that there is no room
+at flex, and Google that its server gave up, perhaps after it had worked. No request of a caller is answered with
+these."""
 _CODE_STATUSES = {
     "billing_hard_limit_reached": UNPAID,
     "insufficient_quota": UNPAID,

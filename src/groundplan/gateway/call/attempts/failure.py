@@ -108,4 +108,4 @@ class AttemptFailed(Exception):
     @property
     def is_temporary(self) -> bool:
         """Whether the same deployment may do better the next time."""
-        return self.status in (0, 200, 408, 409, 424, 425, 429) or self.status >= 500
+        return self.status in (0, 200, 408, 409, 424, 425, 429, 498, 499) or self.status >= 500

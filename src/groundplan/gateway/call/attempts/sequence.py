@@ -35,7 +35,8 @@ _TICK_SECONDS = 0.001
 would be found still resting when the pause is over."""
 _REQUEST_TIMEOUT = 408
 """Status of an upstream that gave up waiting for the rest of a request."""
-_TOO_MANY_REQUESTS = 429
+_NO_ROOM_STATUSES = (429, 498)
+"""How providers say that there is no room at flex: the second one is Groq's."""
 
 
 class AttemptSequence:
@@ -484,7 +485,7 @@ class AttemptSequence:
         if self._mismatch == "unfit" and last is not None:
             hint = "Leave it out, or name a model that can do it."
             raise Invalid(f"{last.name} cannot do what is asked: {self.reason}", code="request_unfit", hint=hint)
-        if self.is_flex and (self.status == _TOO_MANY_REQUESTS or not self._attempts_made):
+        if self.is_flex and (self.status in _NO_ROOM_STATUSES or not self._attempts_made):
             self._hint = "There is no room at flex now: ask again later, or without service_tier."
         all_refused_us = self._all_refused_us and self._attempts_made >= len(self._exchange.deployments)
         raise (Misconfigured if all_refused_us else Unavailable)(
