@@ -12,7 +12,7 @@ import openai
 import pytest
 from tests.integration.gateway_stack import Reply, parse_reply
 from tests.unit.call_rig import BOUND, NoMoreGrants, Rig, call_rig, wait_until
-from tests.unit.raw_upstream import post
+from tests.unit.raw_upstream import json_response, post, raw_upstream_rig
 
 from groundplan.blueprint.model import Budget, Limit
 from groundplan.core.errors import Conflict, Exhausted, Unavailable
@@ -21,7 +21,7 @@ from groundplan.gateway.budgets.periods import current_key, ends
 from groundplan.gateway.call.admit import budget_exhausted, calls_per_day_exhausted
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.guard.relay import refusal_error
-from groundplan.gateway.http.errors import error_response
+from groundplan.gateway.http.errors import error_response, upstream_error_body
 from groundplan.gateway.http.server import Connection
 from groundplan.gateway.surfaces.messages import errors as messages_errors
 from groundplan.governance.guardrails.model import Refusal
@@ -354,3 +354,42 @@ def test_a_budget_that_does_not_renew_is_not_said_to_be_free_again() -> None:
     assert refused.hint == "It does not renew: raise it, or ask for fewer tokens."
     assert (refused.details["frees_at"], refused.details["remaining_usd"]) == (None, "0.250000000000")
     assert refused.retry_after is None and b"x-should-retry: false" in error_response(refused)[2]
+
+
+_GOOGLE = {"error": {"code": 400, "message": "Unknown name 'foo'", "status": "INVALID_ARGUMENT"}}
+_EXTRA = [{"type": "extra_forbidden", "loc": ["body", "foo"], "msg": "Extra inputs are not permitted"}]
+_MISTRAL = {"object": "error", "message": {"detail": _EXTRA}, "type": "invalid_request_error", "code": None}
+
+
+@pytest.mark.parametrize(
+    ("answer", "message", "code"),
+    [
+        ([_GOOGLE], "Unknown name 'foo'", 400),
+        (_MISTRAL, "body.foo: Extra inputs are not permitted", "upstream_refused"),
+        ({"detail": _EXTRA * 2}, "; ".join(["body.foo: Extra inputs are not permitted"] * 2), "upstream_refused"),
+        ({"detail": "no tools"}, "no tools", "upstream_refused"),
+        ({"error": "no images", "error_type": "validation"}, "no images", "upstream_refused"),
+        ({"object": "error", "message": "too hot", "code": 422}, "too hot", "upstream_refused"),
+        ({"success": False, "errors": [{"code": 5006, "message": "no text"}]}, "no text", "upstream_refused"),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_what_an_upstream_says_in_another_shape_reaches_clients_as_a_message(
+    tmp_path: Path, answer: Any, message: str, code: object, stream: bool
+) -> None:
+    """OpenAI's clients show nothing but `error.message`. The other fields stay."""
+    refusal = json_response(json.dumps(answer).encode(), b"422 Unprocessable Entity")
+    async with raw_upstream_rig(tmp_path, refusal) as rig:
+        reply = await rig.chat(stream=stream)
+        error = reply.json["error"]
+        assert (reply.status, error["message"], error["code"]) == (422, message, code)
+        if isinstance(answer, dict):
+            assert {**answer, "error": error} == reply.json
+        asked = {"model": "auto", "max_tokens": 9, "messages": [{"role": "user", "content": "x"}]}
+        assert (await post(rig, "/v1/messages", asked)).json["error"]["message"] == message
+
+
+@pytest.mark.parametrize("answer", [{}, {"error": None}, {"error": {"message": "no", "extra": 1}}, {"error": {}}])
+def test_a_refusal_of_openais_shape_or_without_a_message_stays_as_it_is(answer: object) -> None:
+    data = json.dumps(answer).encode()
+    assert upstream_error_body(data, 400) == data

@@ -28,7 +28,7 @@ _MAX_RETRY_AFTER_SECONDS = 60.0
 for .NET and RubyLLM wait for days without a word to their caller. Retrying earlier is in vain, and so it is where no
 time is given."""
 _encode = msgspec.json.Encoder().encode
-_object = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_refusal = msgspec.json.Decoder(dict[str, Any] | list[dict[str, Any]]).decode
 
 
 def error_body(message: str, code: str, hint: str, kind: str, **details: Any) -> bytes:
@@ -73,14 +73,64 @@ def message_with_hint(message: str, hint: str) -> str:
     return f"{message}. {hint}" if hint else message
 
 
-def upstream_error_body(data: bytes) -> bytes:
-    """An upstream's own error body if it is a JSON object, else a body that says that the upstream refused."""
-    try:
-        _object(data)
-    except DECODE_ERRORS:
+def upstream_error_body(data: bytes, status: int = 400) -> bytes:
+    """An upstream's error body in OpenAI's shape, of which clients show the message: its own if it has that shape,
+    else with its message in an `error` beside its other fields. A body that is no JSON is replaced."""
+    fields = upstream_error_fields(data)
+    if fields is None:
         hint = "Check the request against what the model supports."
         return error_body("the upstream refused the request", "upstream_refused", hint, "upstream_error")
-    return data
+    is_list = data.lstrip()[:1] == b"["
+    error = fields.get("error")
+    inner: dict[str, Any] = error if isinstance(error, dict) else {}
+    message = reported_message(fields)
+    if not message or isinstance(inner.get("message"), str):
+        return _encode(fields) if is_list else data
+    kind, code = (inner.get(name, fields.get(name)) for name in ("type", "code"))
+    inner = {
+        **inner,
+        "message": message,
+        "type": kind if isinstance(kind, str) else _TYPES.get(status, "invalid_request_error"),
+        "param": inner.get("param"),
+        "code": code if isinstance(code, str) else "upstream_refused",
+    }
+    return _encode({**fields, "error": inner})
+
+
+def upstream_error_fields(data: bytes) -> dict[str, Any] | None:
+    """The fields of an upstream's error body; None if it is no JSON object. Of a list, as Google sends one at its
+    OpenAI-shaped address, those of the first."""
+    try:
+        found: dict[str, Any] | list[dict[str, Any]] = _refusal(data)
+    except DECODE_ERRORS:
+        return None
+    if isinstance(found, dict):
+        return found
+    return found[0] if found else None
+
+
+def reported_message(fields: dict[str, Any]) -> str:
+    """What an upstream's error says: in `error` (OpenAI; a mere text at LM Studio and TGI), `message` (Mistral, older
+    vLLM), `detail` (FastAPI) or `errors` (Cloudflare); empty if nothing."""
+    for name in ("error", "message", "detail", "errors"):
+        if text := _text_of(fields.get(name), levels=3):
+            return text
+    return ""
+
+
+def _text_of(value: object, levels: int) -> str:
+    if isinstance(value, str) or levels == 0:
+        return value if isinstance(value, str) else ""
+    if isinstance(value, list):
+        return "; ".join(filter(None, (_text_of(each, levels - 1) for each in value[:10])))
+    if not isinstance(value, dict):
+        return ""
+    if isinstance(value.get("msg"), str):  # of Pydantic: what is wrong with one field
+        where = value.get("loc")
+        names = ".".join(map(str, where)) if isinstance(where, list) else ""
+        return f"{names}: {value['msg']}" if names else str(value["msg"])
+    found = (_text_of(value.get(name), levels - 1) for name in ("message", "detail"))
+    return next(filter(None, found), "")
 
 
 def log_internal_error(log: logging.Logger, what: str, response: Response) -> Unavailable:

@@ -167,4 +167,4 @@ class Interface:
 
     def upstream_refusal_body(self, status: int, data: bytes, call_id: str) -> bytes:  # noqa: ARG002 -- as above
         """An upstream's own 4xx body in this API's shape."""
-        return errors.upstream_error_body(data)
+        return errors.upstream_error_body(data, status)

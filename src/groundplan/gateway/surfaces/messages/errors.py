@@ -10,7 +10,6 @@ from groundplan.core.errors import GroundplanError
 from groundplan.core.ids import id_text, new_id_bytes
 from groundplan.gateway.http import errors
 from groundplan.gateway.http.server import Refusal, Request, Response
-from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.upstream import provider_refusals
 
 ID_HEADER, _OPENAI_ID_HEADER = b"request-id", b"x-request-id"
@@ -30,7 +29,6 @@ _STATUSES = {kind: status for status, kind in _TYPES.items()}
 _TOO_LONG = "prompt is too long"
 """What Anthropic says of such a prompt. Claude Code looks for it, and then sums the conversation up."""
 _encode = msgspec.json.Encoder().encode
-_object = msgspec.json.Decoder(dict[str, Any]).decode
 
 
 def error_json(kind: str, message: str, call_id: str | None = None, **more: Any) -> bytes:
@@ -93,16 +91,12 @@ def status_of(kind: str) -> int:
 def upstream_refusal_body(status: int, data: bytes, call_id: str = "") -> bytes:
     """An upstream's refusal: Anthropic's own unchanged, OpenAI's or any other in Anthropic's shape. Of a prompt that is
     too long it has Anthropic's words, by which clients know that they have to shorten the conversation."""
-    try:
-        found = _object(data)
-    except DECODE_ERRORS:
-        found = {}
+    found = errors.upstream_error_fields(data) or {}
     if found.get("type") == "error" and isinstance(found.get("error"), dict):
         return data
     inner = found.get("error")
     more: dict[str, Any] = inner if isinstance(inner, dict) else found  # older vLLM has no object in `error`
-    message = inner if isinstance(inner, str) else more.get("message")
-    text = message if isinstance(message, str) else "the upstream refused the request"
+    text = errors.reported_message(found) or "the upstream refused the request"
     code = more.get("code") if isinstance(more.get("code"), str) else "upstream_refused"
     hint = more.get("hint") if isinstance(more.get("hint"), str) else "Check the request against what the model takes."
     if provider_refusals.prompt_too_long(status, data):
