@@ -6,6 +6,7 @@ Missing fields and unknown paths are in test_api_control.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import socket
@@ -15,12 +16,14 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
-from tests.integration.gates import wait_until
+import uvicorn
+from starlette.types import Receive, Scope, Send
 from tests.integration.gateway_stack import Reply, parse_reply
 from tests.integration.nursery import run_command
 from tests.integration.test_api_control import Control, run_control
 
-from groundplan.api.http.protocol import MAX_REQUESTS
+from groundplan.api.http import protocol
+from groundplan.api.http.protocol import MAX_BODIES_BYTES, MAX_REQUESTS
 from groundplan.core.ids import new_id
 from groundplan.testing.database import Cluster
 
@@ -165,17 +168,84 @@ def test_a_started_answer_is_cut_when_its_request_becomes_malformed(control: Con
             pass
 
 
-async def test_one_connection_too_many_is_refused_with_an_error(control: Control) -> None:
-    asks = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n"
+LIVEZ = b"GET /livez HTTP/1.1\r\nhost: localhost\r\n\r\n"
+
+
+def connected(control: Control, stack: ExitStack, sent: bytes = b"") -> socket.socket:
+    connection = stack.enter_context(socket.create_connection(("127.0.0.1", control.port), timeout=60))
+    connection.sendall(sent)
+    return connection
+
+
+async def test_one_request_too_many_is_refused_with_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(protocol, "MAX_REQUESTS", 3)
+    begun, release = asyncio.Semaphore(0), asyncio.Event()
+
+    async def app(_: Scope, __: Receive, send: Send) -> None:
+        begun.release()
+        await release.wait()
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    config = uvicorn.Config(app, http=protocol.ControlProtocol, lifespan="off", log_config=None)
+    server = uvicorn.Server(config)
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        serving = asyncio.create_task(server.serve([listener]))
+        port = listener.getsockname()[1]
+        busy = [await asyncio.open_connection("127.0.0.1", port) for _ in range(3)]
+        for _, writer in busy:
+            writer.write(LIVEZ)
+            await begun.acquire()
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(LIVEZ)
+        refused = parse_reply(await reader.read())
+        release.set()
+        answers = [await reader.readuntil(b"\r\n") for reader, _ in busy]
+        server.should_exit = True
+        for _, one in [*busy, (reader, writer)]:
+            one.close()
+        await serving
+    check_error(refused, 503, "control_full")
+    assert refused.headers["retry-after"] == "1"
+    assert all(answer.startswith(b"HTTP/1.1 204") for answer in answers)
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"",
+        b"GET /livez HTTP/1.1\r\nhost: localhost\r\nx-slow: ",
+        b"POST /api/keys HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: 9\r\n\r\n{",
+        LIVEZ,
+    ],
+    ids=["silent", "in a head", "in a body", "kept"],
+)
+def test_connections_that_wait_for_their_client_lock_nobody_out(control: Control, sent: bytes) -> None:
     with ExitStack() as stack:
-        for _ in range(MAX_REQUESTS):
-            connection = stack.enter_context(socket.create_connection(("127.0.0.1", control.port), timeout=60))
-            connection.sendall(asks)
-            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
-        refused = parse_reply(exchanged(control, asks))
-        check_error(refused, 503, "control_full")
-        assert refused.headers["retry-after"] == "1"
-    await wait_until(lambda: control.ask("GET", "/livez").status == 200)
+        first = connected(control, stack, sent)
+        for _ in range(MAX_REQUESTS + 20):
+            connected(control, stack, sent)
+        assert control.ask("GET", "/livez").status == 200
+        with suppress(ConnectionError):  # the one that has waited longest was closed
+            while first.recv(65536):
+                pass
+
+
+def test_bodies_of_unknown_callers_are_bounded_together(control: Control) -> None:
+    head = b"POST /api/keys HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n"
+    most = 16 * MIB
+    with ExitStack() as stack:
+        first = connected(control, stack, head % most)
+        first.sendall(b" " * (most - MIB))
+        for _ in range(MAX_BODIES_BYTES // (most - MIB)):
+            with suppress(ConnectionError):
+                connected(control, stack, head % most).sendall(b" " * (most - MIB))
+        answer = b""
+        with suppress(ConnectionError):
+            while got := first.recv(65536):
+                answer += got
+        check_error(parse_reply(answer), 503, "control_full")
+        assert control.ask("GET", "/livez").status == 200
 
 
 def test_a_header_cannot_be_split(control: Control) -> None:
