@@ -104,6 +104,8 @@ class Stack:
     database: Database
     listening: socket.socket
     workers: list[Worker | subprocess.Popen[bytes]] = field(default_factory=list)
+    at_words: tuple[bytes, Callable[[], None]] | None = None
+    """Words of an answer, and what is called once they have come."""
     _connection: psycopg.Connection[Any] | None = None
 
     @property
@@ -286,8 +288,15 @@ class Stack:
         lines += [f"authorization: Bearer {key}"] if key else []
         lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
         writer.write("\r\n".join(lines).encode() + b"\r\n\r\n" + data)
+        raw = b""
         try:
-            raw = await asyncio.wait_for(reader.read(), 30)
+            if self.at_words is not None:
+                words, react = self.at_words
+                while words not in raw and (more := await asyncio.wait_for(reader.read(1 << 16), 30)):
+                    raw += more
+                if words in raw:
+                    react()
+            raw += await asyncio.wait_for(reader.read(), 30)
         finally:
             writer.close()
             with suppress(OSError):  # the worker may be gone

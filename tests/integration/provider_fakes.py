@@ -42,6 +42,8 @@ class FakeProvider:
     """Number of answers that were not read to their end."""
     break_mode: str = ""
     """How a stream breaks after its first words: `cut`, `stall`, `garbage`, or `ends` as if it were complete."""
+    may_break: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the client has the first words, for one break: what is read together with it may not be passed on."""
 
     @property
     def body(self) -> dict[str, Any]:
@@ -82,8 +84,8 @@ class FakeProvider:
             if self.pause:
                 await asyncio.sleep(self.pause)
             if self.break_mode and b"You " in part:
-                # so that it is read on its own, also on a busy machine: some clients report a cut before earlier data
-                await asyncio.sleep(0.4 if self.break_mode == "cut" else 0.1)
+                await self.may_break.wait()
+                self.may_break.clear()
                 await self._break(response)
                 return
         response.end()

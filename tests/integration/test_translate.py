@@ -284,12 +284,10 @@ async def test_a_broken_provider_stream_is_reported_or_resumed(setup: Setup, bre
     """As the contract of streams says, whoever made the answer, and whichever API the caller speaks."""
     for kind in CHATS:
         setup.fakes[kind].break_mode, model = breaks, {"model": f"scripted/{kind}"}
+        setup.stack.at_words = (b"You ", setup.fakes[kind].may_break.set)
         question: Any = {"messages": [{"role": "user", "content": "Where is it?"}], "max_tokens": 20}
-        asked: dict[str, Any] = {
-            "chat/completions": question,
-            "messages": question,
-            "responses": {"input": "Where is it?", "max_output_tokens": 20},
-        }
+        asked: Any = {"chat/completions": question, "messages": question}
+        asked["responses"] = {"input": "Where is it?", "max_output_tokens": 20}
         for path, body in asked.items():
             reply = await setup.stack.post(f"/v1/{path}", setup.key, {**model, **body, "stream": True})
             assert reply.status == 200 and b"You " in reply.body and b"[DONE]" not in reply.body, (kind, path)
