@@ -19,6 +19,8 @@ from groundplan.gateway.surfaces.chat.annotations import URL_CITATION, shift_ann
 from groundplan.gateway.surfaces.codec import Malformed, Relay
 
 ENDPOINT = "chat.completions"
+_REASONING = ("reasoning_content", "reasoning", "reasoning_details")
+"""Fields of a delta in which upstreams send reasoning."""
 _encode = msgspec.json.encode
 
 
@@ -50,10 +52,14 @@ class ContinuedChat(ContinuedChunks):
         delta = choice.get("delta")
         if not isinstance(delta, dict):
             return b""
-        for name in ("role", "reasoning_content", "reasoning"):
+        for name in ("role", *_REASONING):
             delta.pop(name, None)
         if delta.pop("refusal", None):
             raise Malformed("the answer does not go on as text")
+        if isinstance(parts := delta.get("content"), list):
+            if _obstacle_of_parts(parts):
+                raise Malformed("the answer does not go on as text")
+            delta["content"] = _text_of_parts(parts)
         if isinstance(delta.get("content"), str):
             self._own_length += len(delta["content"])
             delta["content"] = self._without_repetition(delta["content"])
@@ -100,13 +106,27 @@ class ContinuedChat(ContinuedChunks):
                 if not value or name == "role":
                     continue
                 if name == "content":
+                    if isinstance(value, list):
+                        obstacle = _obstacle_of_parts(value) or obstacle
+                        value = _text_of_parts(value)
                     text += value
                     text_events += 1
                 elif name in ("tool_calls", "function_call"):
                     obstacle = "a tool call had begun"
-                elif name in ("reasoning_content", "reasoning"):
+                elif name in _REASONING:
                     text_events += 1
                 else:
                     obstacle = f"it had begun a {name[:40]}"
         sent.text_buffer.write(text)
         return replace(sent, text_events=text_events, obstacle=obstacle)
+
+
+def _text_of_parts(parts: list[dict[str, Any]]) -> str:
+    """The text of a content that is a list of parts, as Mistral's models send it, without its reasoning."""
+    return "".join(part["text"] for part in parts if part["type"] == "text")
+
+
+def _obstacle_of_parts(parts: list[dict[str, Any]]) -> str:
+    """Why a content of parts cannot be continued; empty where they are text and reasoning."""
+    other = next((str(part["type"]) for part in parts if part["type"] not in ("text", "thinking")), "")
+    return f"it had begun a {other[:40]}" if other else ""
