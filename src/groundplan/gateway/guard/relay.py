@@ -43,6 +43,7 @@ class GuardedRelay(RelayWrapper):
         "_calling_choices",
         "_checks",
         "_choices",
+        "_earlier_text",
         "_findings",
         "_guard",
         "_has_content",
@@ -60,8 +61,12 @@ class GuardedRelay(RelayWrapper):
         "refusal",
     )  # fmt: skip
 
-    def __init__(self, inner: Relay, guard: Guard, masks: Masks, may_call: MayCall, *, whole: bool) -> None:
+    def __init__(
+        self, inner: Relay, guard: Guard, masks: Masks, may_call: MayCall, *, whole: bool, earlier_text: str = ""
+    ) -> None:
+        """`earlier_text`: what the client has of this answer from a stream that broke, as models see it."""
         super().__init__(inner)
+        self._earlier_text = earlier_text
         self._guard = guard
         self._checks: Checks = guard.output
         self._masks = masks
@@ -236,6 +241,9 @@ class GuardedRelay(RelayWrapper):
             window = self._windows[channel] = Window(
                 self._checks, self._masks, self._guard.hold, self._record_hit, shadow=self._guard.shadow
             )
+            if self._earlier_text and answer_text.is_visible_text(channel):
+                window.continue_after(self._earlier_text)
+                self._earlier_text = ""
         return window
 
     def _record_hit(self, hit: Hit) -> None:

@@ -219,7 +219,9 @@ class CallGuardrails:
         if exchange.endpoint not in answer_text.SURFACES:
             return None
         waits = self.needs_whole_answer or needs_review(exchange)
-        return GuardedRelay(inner, self.guard, self.masks, self.call_rule, whole=waits)
+        sent = None if exchange.continuation is None else exchange.continuation.sent
+        earlier = "" if sent is None else self.masks.remask(sent.text)
+        return GuardedRelay(inner, self.guard, self.masks, self.call_rule, whole=waits, earlier_text=earlier)
 
     def adopt(self, relay: GuardedRelay) -> None:
         """Take the findings of the attempt whose stream the caller gets, even if it is a refusal."""

@@ -55,6 +55,14 @@ class Window:
         self.size = 0
         """Bytes fed so far."""
 
+    def continue_after(self, text: str) -> None:
+        """Treat `text`, which was checked and released by another window, as what came before the first piece."""
+        self._released = text[-CONTEXT_CHARACTERS:]
+        self.size = len(text.encode())
+        if text.strip():
+            self._json = is_json(text)
+            self._nesting.feed(text)
+
     def feed(self, text: str) -> str:
         """Add text; returns what may be released now. Raises `Refused`."""
         before = self.size

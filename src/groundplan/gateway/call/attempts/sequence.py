@@ -374,9 +374,10 @@ class AttemptSequence:
             settle.cancelled_attempt(
                 self._gateway, exchange, final_usage(failed.relay) if failed.relay is not None else None
             )
+        self.stream_error_code = refusal.code
         if failed.relay is None:
-            raise refusal
-        self.broken_relay, self.stream_error_code = failed.relay, refusal.code
+            raise refusal  # a stream that broke before ends with it
+        self.broken_relay = failed.relay
 
     def _record_failure(self, deployment: Deployment, failed: AttemptFailed) -> None:
         """Note the failure where it says something of the deployment, and decide whether it is tried again."""
