@@ -208,6 +208,41 @@ async def test_provider_key_limits_are_counted_beside_the_callers(tmp_path: Path
         assert counters.open_reservations == 0
 
 
+@pytest.mark.parametrize("order", ["minute first", "day first"])
+@pytest.mark.parametrize("places", ["keys", "deployments"])
+async def test_a_refusal_names_the_limit_of_its_deployments_that_frees_first(
+    tmp_path: Path, places: str, order: str
+) -> None:
+    """Any key and any deployment can serve the call, so a client was told to wait for tomorrow where one had room again
+    within the minute. What a single key needs is all of its limits."""
+    minute, day_long = [(1, "minute")], [(1, "minute"), (1, "day")]
+    periods = [minute, day_long] if order == "minute first" else [day_long, minute]
+    limits = [LIMITS[0]]
+    names, more = ["one", "two"], None
+    if places == "keys":
+        for each in "ab":
+            (tmp_path / each).write_text(each)
+        keys = [
+            ProviderKey(key=f"file:{tmp_path / each}", requests=requests)
+            for each, requests in zip("ab", periods, strict=True)
+        ]
+        names, more = ["one"], {"one": {"keys": keys}}
+    else:
+        limits += [
+            Limit(name=f"{name}-{period}", covers=f"deployment/{name}", type="requests", amount=most, period=period)
+            for name, requests in zip(names, periods, strict=True)
+            for most, period in requests
+        ]
+    async with call_rig(
+        tmp_path / "home", names, more=more, workloads={"assistant": reliability()}, limits=limits
+    ) as rig:
+        rig.gateway.limit_slices.add_grant("requests/few", day(rig), 1)
+        reply = await rig.chat()
+        assert (reply.status, reply.json["error"]["per"]) == (429, "minute")
+        assert (reply.headers["retry-after"], reply.headers["x-ratelimit-reset-requests"]) == ("60", "1m0s")
+        assert rig.gateway.limit_slices.open_reservations == 0
+
+
 @pytest.mark.parametrize(
     ("period", "other", "told"),
     [
@@ -235,6 +270,24 @@ async def test_a_call_does_not_wait_for_a_limit_if_another_deployment_answers_so
         assert rig.gateway.limit_slices.open_reservations == 0
         used = rig.gateway.limit_slices.spent("requests/few", day(rig))
         assert used == rig.models[names[-1]].counted == int(other == "failed"), "what was never sent uses nothing"
+
+
+@pytest.mark.parametrize(("period", "told"), [("day", (503, "20")), ("minute", (429, "60"))])
+async def test_a_call_does_not_wait_for_the_limit_of_a_key_if_another_key_rests_for_less_time(
+    tmp_path: Path, period: str, told: tuple[int, str]
+) -> None:
+    """The provider was busy with one key for a moment, and a client was told to wait for tomorrow's limit of another."""
+    for each in "ab":
+        (tmp_path / each).write_text(each)
+    keys = [ProviderKey(key=f"file:{tmp_path / 'a'}"), ProviderKey(key=f"file:{tmp_path / 'b'}", requests=[(1, period)])]
+    async with call_rig(
+        tmp_path / "home", ["one"], more={"one": {"keys": keys}}, workloads={"assistant": reliability()}
+    ) as rig:
+        deployment = rig.plan("assistant").deployments_by_name["one"][0]
+        rig.gateway.targets.key_pool(deployment).record_refusal(0, 429, asyncio.get_running_loop().time(), 20.0)
+        reply = await rig.chat()
+        assert (reply.status, reply.headers.get("retry-after")) == told
+        assert rig.models["one"].counted == rig.gateway.limit_slices.open_reservations == 0
 
 
 @pytest.mark.parametrize("leaves", [False, True])

@@ -236,11 +236,11 @@ async def admit_attempt(
             if not again_quotas:
                 use.prepaid_attempt = attempt
             return True
-        shortage = missing if shortage is None or not missing.exceeds_limit else shortage
+        shortage = _first_to_have_room(shortage, missing)
     if not is_hedge:
         use.skipped_deployments = (*use.skipped_deployments, deployment.name)
-        if use.shortage is None or (shortage is not None and not shortage.exceeds_limit):
-            use.shortage = shortage  # of several the one for which waiting helps
+        if shortage is not None:
+            use.shortage = _first_to_have_room(use.shortage, shortage)
     return False
 
 
@@ -345,7 +345,7 @@ async def _acquire(
     if first.quota in idle:
         return first
     if not waits and gateway.leases.remaining((first.quota.name, empty.period), first.quota.limit) < first.need:
-        return first
+        return _last_to_have_room(gateway, shorts, charges, empty)
     blueprint = exchange.catalog.number if exchange.catalog else 0
     short = await gateway.leases.acquire(wanted.token, charges, quotas, blueprint)
     return None if short is None else _last_to_have_room(gateway, shorts, charges, short)
@@ -361,6 +361,20 @@ def _last_to_have_room(gateway: Gateway, shorts: list[Shortage], charges: list[C
         if out and (frees := _window_end(each)) > latest:
             found, latest = short, frees
     return found
+
+
+def _first_to_have_room(known: Shortage | None, other: Shortage) -> Shortage:
+    """Of two limits without room, each of another deployment or key there, the one that has room again first: any of
+    them can serve the call."""
+    return other if known is None or _frees_at(other) < _frees_at(known) else known
+
+
+def _frees_at(shortage: Shortage) -> float:
+    """When a limit has room again, in seconds since the epoch; 0: as other calls end, infinity: never for this call."""
+    if shortage.exceeds_limit:
+        return float("inf")
+    end = ends(shortage.period)
+    return 0.0 if end is None else end.timestamp()
 
 
 def _window_end(charge: Charge) -> float:
@@ -396,6 +410,15 @@ def raise_if_limited(gateway: Gateway, exchange: Exchange, others: float | None 
     error, own = limit_refusal(gateway, use.shortage), use.shortage.quota in use.measured_quotas
     if own or others is None or (error.retry_after is not None and error.retry_after <= max(others, LONG_WINDOW_S)):
         raise _with_header_lines(gateway, exchange, use.shortage, error)
+
+
+def resting_key_seconds(gateway: Gateway, exchange: Exchange) -> list[float]:
+    """For each deployment that was skipped for a limit of its keys, and of which another key rests: the seconds until
+    that one is used again."""
+    use, now = exchange.limit_use, gateway.loop.time()
+    skipped = () if use is None else use.skipped_deployments
+    pools = [gateway.targets.key_pool(each) for each in exchange.deployments if each.keys and each.name in skipped]
+    return [seconds for pool in pools if (seconds := pool.next_rest_end(now)) is not None]
 
 
 def end_attempt(gateway: Gateway, use: LimitUse, attempt: int, usage: Usage, cost: int) -> None:

@@ -115,6 +115,10 @@ class KeyPool:
         """Seconds until one of the keys stops resting; 0 if one does not rest now. `order` may name one earlier."""
         return max(0.0, min(key.rests_until for key in self._keys) - now)
 
+    def next_rest_end(self, now: float) -> float | None:
+        """Seconds until the first of the resting keys is used beside those that do not rest; None if no key rests."""
+        return min((key.rests_until - now for key in self._keys if key.rests_until > now), default=None)
+
     def problem_statuses(self, now: float) -> list[int]:
         """For each key the status because of which it rests, or is to be probed by one call; 0 if it is used as
         usual."""

@@ -472,6 +472,7 @@ class AttemptSequence:
             for each in self._exchange.deployments
             if each.name not in passed
         ]
+        rest_seconds += limits.resting_key_seconds(self._gateway, self._exchange)
         retry_after = max(1.0, min(rest_seconds, default=0.0))
         never_succeeds = self._mismatch is not None or not (rest_seconds and (self._attempts_made or any(rest_seconds)))
         limits.raise_if_limited(self._gateway, self._exchange, None if never_succeeds else retry_after)

@@ -85,9 +85,10 @@ async def connect(gateway: Gateway, exchange: Exchange, trace: Trace | None) -> 
             link, first_event = connected
             return Connection(link, deployment, load, first_event)
     now = gateway.loop.time()
+    key_seconds = limits.resting_key_seconds(gateway, exchange)
     rest_seconds = [health.retry_after_left(each.name, now, is_last_resort=True) for each in exchange.deployments]
-    seconds = max(1.0, min(rest_seconds, default=0.0))
-    limits.raise_if_limited(gateway, exchange, seconds if failed else None)
+    seconds = max(1.0, min(key_seconds if key_seconds and not failed else [*key_seconds, *rest_seconds], default=0.0))
+    limits.raise_if_limited(gateway, exchange, seconds if failed or key_seconds else None)
     hint = "Try again; `groundplan status` names deployments that fail."
     message = f"no deployment could be reached: {reason}"
     raise Unavailable(message, code="upstream_failed", hint=hint, retry_after=seconds)
