@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from decimal import Decimal
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tests.unit.test_reconcile import RATES, attempt, bill, kinds
 
-from groundplan.core.errors import Invalid
+from groundplan.core.errors import Invalid, Where
 from groundplan.economics.bills.model_names import resolve_model
 from groundplan.economics.bills.parse import Bill, read_bill
 from groundplan.economics.bills.reconcile import reconcile
@@ -268,3 +273,86 @@ def test_an_amount_that_its_own_comma_cut_in_two_is_told_and_not_taken_for_its_b
     assert "4 cells, and the head 3" in caught.value.message
     (line,) = read_bill("date,model,cost\n2026-11-27,gpt,12.50,,\n", "bill.csv", {}).lines
     assert line.amount == Decimal("12.50")
+
+
+_GOOGLE_LINES = [
+    {
+        "service": {"id": "C7E2", "description": "Vertex AI"},
+        "sku": {"id": "A1", "description": f"Gpt-4o Text {kind}"},
+        "usage_start_time": "2026-11-25 09:00:00 UTC", "usage_end_time": "2026-11-25 10:00:00 UTC",
+        "project": {"id": "prod", "labels": []}, "labels": [{"key": "team", "value": "a, b"}], "system_labels": [],
+        "cost": cost, "currency": "USD", "usage": {"amount": amount, "unit": "count", "pricing_unit": "count"},
+        "cost_type": "regular", "credits": [
+            {"name": "Committed, use", "amount": given, "full_name": None, "id": "c", "type": "DISCOUNT"}
+            for given in credits_
+        ],
+    }
+    for kind, amount, cost, credits_ in (("Input", 1000, 0.002, (-0.0004, -0.0001)), ("Output", 100, 0.001, ()))
+]  # fmt: skip
+
+
+def _google_csv(credits_of: Callable[[list[Any]], str], **columns: str) -> str:
+    out = io.StringIO()
+    writer = csv.writer(out)
+    writer.writerow(["service_description", "sku_description", "usage_start_time", "cost", "currency", "usage_amount",
+                     "usage_unit", "cost_type", "credits", *columns])  # fmt: skip
+    for each in _GOOGLE_LINES:
+        row: Any = each
+        writer.writerow([row["service"]["description"], row["sku"]["description"], row["usage_start_time"], row["cost"],
+                         "USD", row["usage"]["amount"], "count", "regular", credits_of(row["credits"]),
+                         *columns.values()])  # fmt: skip
+    return out.getvalue()
+
+
+_AS_ONE_LIST, _AS_PRINTED = json.dumps(_GOOGLE_LINES), json.dumps(_GOOGLE_LINES, indent=2)
+_AS_LINES = "".join(json.dumps(each) + "\n" for each in _GOOGLE_LINES)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        _AS_LINES,
+        _AS_ONE_LIST,
+        "\ufeff" + _AS_PRINTED,
+        _google_csv(json.dumps),
+        _google_csv(repr),
+        _google_csv(lambda every: f"array({every!r}, dtype=object)"),
+        _google_csv(lambda every: repr(every).replace("-0.0004", "Decimal('-0.0004')")),
+    ],
+    ids=["ndjson", "json", "printed json", "csv with json", "csv of Python", "csv of pandas", "csv with decimals"],
+)
+def test_credits_that_google_lists_in_each_line_are_taken_off(text: str) -> None:
+    """They have no column of their own in the export of BigQuery, so the bill was told without them."""
+    read = bill(text)
+    assert read.format == "Google Cloud costs" and read.date_range == (date(2026, 11, 25), date(2026, 11, 25))
+    found = reconcile(read, [attempt()], RATES)
+    assert (found.bill, kinds(found)) == (Decimal("0.0025"), {"credit": "-0.0005"})
+    assert [line.charge for line in read.lines] == ["", "credit", ""]
+
+
+def test_credits_beside_an_amount_that_has_them_are_not_taken_off_twice() -> None:
+    text = _google_csv(json.dumps, net_cost="0.0025")
+    assert sum(line.amount or 0 for line in bill(text, amount="net_cost").lines) == Decimal("0.005")
+    assert sum(line.amount or 0 for line in bill(text).lines) == Decimal("0.0025")
+    assert sum(line.amount or 0 for line in bill(text, credits="").lines) == Decimal("0.003")
+
+
+@pytest.mark.parametrize("cell", ["[{'amount': 'much'}]", "[1]", "[{}]", "[{name=a, amount=-1}]", "[" * 20_000])
+def test_a_list_of_credits_that_cannot_be_read_is_named(cell: str) -> None:
+    with pytest.raises(Invalid) as refused:
+        bill(_google_csv(lambda _: cell))
+    assert refused.value.code == "bill_line" and "credits" in refused.value.message
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ('{"cost": 1, "usage_start_time": "2026-11-25"}\n{"cost": }\n', 2),
+        ('[{"cost": 1},\n\n3]', 3),
+        ('[{"a":' * 9_999, 1),
+    ],
+)
+def test_json_that_is_broken_is_refused_at_its_line(text: str, line: int) -> None:
+    with pytest.raises(Invalid) as refused:
+        bill(text)
+    assert refused.value.code == "bill_syntax" and refused.value.where == Where("invoice.csv", line)

@@ -58,6 +58,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     ),
     "charge": ("chargecategory", "chargetype", "lineitemlineitemtype", "lineitemtype", "costtype", "recordtype"),
     "credit": ("credittype",),
+    "credits": ("credits",),
     "deployment": ("deployment", "deploymentname", "resourcename", "resourceid", "instancename"),
 }  # fmt: skip
 """Role of a column -> its possible names, the most reliable first, in lower-case letters and digits only."""
@@ -70,6 +71,8 @@ _OWN_MARKS = frozenset(
 _OWN_ROLES = {"model": "skuid", "service": "servicecategory"}
 """Role -> name of its column in our own format, where another name is more reliable in other bills."""
 LITELLM_FORMAT = "LiteLLM spend logs"
+_BEFORE_CREDITS = "cost"
+"""The column of amounts that are before credits, beside which a list of credits is read; others are after them."""
 _LITELLM_UNUSED = frozenset({"cache_read", "cache_write", "end"})
 """Roles whose columns in LiteLLM's logs are not read unless they are chosen: its `prompt_tokens` include those of the
 cache, and its `endTime` is that of a call, which counts on the day on which it began."""
@@ -147,10 +150,9 @@ def detect_columns(head: Sequence[str], chosen: Mapping[str, str], file: str) ->
     Raises `Invalid` for a role or column that does not exist, and where there is neither an amount nor tokens.
     """
     positions: dict[str, int] = {}
-    for index, name in enumerate(head):
+    names_without_currency = (split_head_currency(name)[0] for name in head)
+    for index, name in (*enumerate(head), *enumerate(names_without_currency)):
         positions.setdefault(normalize_name(name), index)
-    for index, name in enumerate(head):
-        positions.setdefault(normalize_name(split_head_currency(name)[0]), index)
     found: dict[str, int] = {}
     export = detect_format(head)
     own_names = _OWN_ROLES if export == OWN_FORMAT else {}
@@ -166,10 +168,18 @@ def detect_columns(head: Sequence[str], chosen: Mapping[str, str], file: str) ->
             raise _column_error(f"the file has no column {name[:80]}", f"It has: {', '.join(head)[:400]}.", file)
         if name:
             found[role] = positions[normalize_name(name)]
+    if "credits" not in chosen and _is_after_credits(head, found):
+        found.pop("credits", None)
     if "amount" not in found and not {"input", "output"} & found.keys():
         hint = f"Name it: --columns amount=NAME. The file has: {', '.join(head)[:400]}."
         raise _column_error("no column tells amounts or tokens", hint, file)
     return found
+
+
+def _is_after_credits(head: Sequence[str], found: Mapping[str, int]) -> bool:
+    """Whether the amounts of a file may have its credits taken off already."""
+    amount = found.get("amount")
+    return amount is None or normalize_name(split_head_currency(head[amount])[0]) != _BEFORE_CREDITS
 
 
 def detect_format(head: Sequence[str]) -> str:

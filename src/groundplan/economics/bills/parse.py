@@ -1,4 +1,4 @@
-"""Parses a provider's bill or usage export (CSV) into lines with exact amounts and the calls that they name.
+"""Parses a provider's bill or usage export (CSV, or JSON) into lines with exact amounts and the calls that they name.
 
 Amounts are decimals in the bill's currency, unrounded. `reconcile` compares the lines with the ledger.
 """
@@ -10,7 +10,7 @@ import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
 from decimal import Decimal
 from uuid import UUID
@@ -38,6 +38,7 @@ from groundplan.economics.bills.columns import (
     is_total,
     normalize_name,
 )
+from groundplan.economics.bills.nested import is_json, read_json_rows, sum_credits
 
 MAX_BYTES = 16 << 20
 MAX_LINES = 200_000
@@ -192,7 +193,7 @@ class Bill:
 
 
 def read_bill(text: str, file: str, chosen: Mapping[str, str]) -> Bill:
-    """Parse every line of the CSV `text`. `chosen` names columns (role -> name in the head).
+    """Parse every line of the CSV or JSON `text`. `chosen` names columns (role -> name in the head).
 
     Raises `Invalid` with every line that cannot be read, and where the file is too large or empty.
     """
@@ -201,10 +202,8 @@ def read_bill(text: str, file: str, chosen: Mapping[str, str]) -> Bill:
             "the file is larger than 16 MiB", code="bill_too_large", hint="Split it by day or model.",
             where=Where(file, 1),
         )  # fmt: skip
-    csv_text = text.removeprefix("\ufeff")
-    head_line, delimiter = _find_head(csv_text, chosen, file)
-    rows = {number: row for number, row in _read_rows(csv_text, file, delimiter).items() if number >= head_line}
-    head = next(iter(rows.values()), None)
+    rows, delimiter = _read_table(text.removeprefix("\ufeff"), file, chosen)
+    head_line, head = next(iter(rows.items()), (1, None))
     if head is None or len(rows) < 2:
         raise Invalid(
             "the file has no lines below its head", code="bill_empty", hint="Export it as CSV with column names.",
@@ -230,6 +229,15 @@ def read_bill(text: str, file: str, chosen: Mapping[str, str]) -> Bill:
             code=first.code, hint=first.hint, where=first.where, problems=tuple(reader.problems[:50]),
         )  # fmt: skip
     return Bill(file, detect_format(head), {role: head[i] for role, i in columns.items()}, tuple(lines), reader.notes())
+
+
+def _read_table(text: str, file: str, chosen: Mapping[str, str]) -> tuple[dict[int, list[str]], str]:
+    """(line number -> cells, from the head on; delimiter)."""
+    if is_json(text):
+        head, rows = read_json_rows(text, file, MAX_LINES)
+        return {0: head, **rows}, ","
+    head_line, delimiter = _find_head(text, chosen, file)
+    return {n: row for n, row in _read_rows(text, file, delimiter).items() if n >= head_line}, delimiter
 
 
 def _find_head(text: str, chosen: Mapping[str, str], file: str) -> tuple[int, str]:
@@ -330,8 +338,30 @@ class _LineReader:
         """Parse all lines; sums of others are skipped unless the file has nothing else."""
         single_lines = {number: row for number, row in rows.items() if not is_total(row, self._cells(row))}
         self.total_lines = len(rows) - len(single_lines) if single_lines else 0
-        parsed = (self.read(number, row) for number, row in (single_lines or rows).items())
-        return [line for line in parsed if line is not None]
+        lines: list[BillLine] = []
+        for number, row in (single_lines or rows).items():
+            line = self.read(number, row)
+            if line is not None:
+                lines.append(line)
+                lines += self._credit_lines(line, row)
+        return lines
+
+    def _credit_lines(self, line: BillLine, row: Sequence[str]) -> list[BillLine]:
+        """The credits that a line has as a list, as one line of their own; its amount is the one before credits."""
+        cell = self._cells(row).get("credits", "")
+        if not cell.startswith(("[", "array(")):
+            return []
+        amount = sum_credits(cell, self.style)
+        if amount is None:
+            self._add_problem(line.number, "credits", "a list of credits, each with an amount")
+        if not amount:
+            return []
+        return [
+            replace(
+                line, amount=amount, decimals=_decimals(amount), charge="credit", call=None, attempt=None, input=None,
+                output=None, requests=None, token_class=None, has_foreign_id=False,
+            )
+        ]  # fmt: skip
 
     def _cells(self, row: Sequence[str]) -> dict[str, str]:
         """Role -> text of its cell."""
@@ -398,8 +428,7 @@ class _LineReader:
         if amount is None:
             self._add_problem(number, "amount", "an amount of money")
             return None, 0
-        exponent = amount.as_tuple().exponent
-        return amount, -exponent if isinstance(exponent, int) and exponent < 0 else 0
+        return amount, _decimals(amount)
 
     def _count(self, number: int, cells: Mapping[str, str], role: str) -> int | None:
         text = cells.get(role)
@@ -437,6 +466,12 @@ class _LineReader:
         except (ValueError, OverflowError, OSError):
             return None
         return last if day is not None and last is not None and last > day else None
+
+
+def _decimals(amount: Decimal) -> int:
+    """Decimals of an amount as written."""
+    exponent = amount.as_tuple().exponent
+    return -exponent if isinstance(exponent, int) and exponent < 0 else 0
 
 
 def _model_and_class(cells: Mapping[str, str]) -> tuple[str | None, str | None]:
