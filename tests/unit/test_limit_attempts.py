@@ -276,10 +276,11 @@ async def test_a_call_does_not_wait_for_a_limit_if_another_deployment_answers_so
 async def test_a_call_does_not_wait_for_the_limit_of_a_key_if_another_key_rests_for_less_time(
     tmp_path: Path, period: str, told: tuple[int, str]
 ) -> None:
-    """The provider was busy with one key for a moment, and a client was told to wait for tomorrow's limit of another."""
+    """The provider was busy with one key for a moment, and a client was to wait for tomorrow's limit of another."""
     for each in "ab":
         (tmp_path / each).write_text(each)
-    keys = [ProviderKey(key=f"file:{tmp_path / 'a'}"), ProviderKey(key=f"file:{tmp_path / 'b'}", requests=[(1, period)])]
+    resting, used_up = (f"file:{tmp_path / each}" for each in "ab")
+    keys = [ProviderKey(key=resting), ProviderKey(key=used_up, requests=[(1, period)])]
     async with call_rig(
         tmp_path / "home", ["one"], more={"one": {"keys": keys}}, workloads={"assistant": reliability()}
     ) as rig:
