@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import tempfile
-from collections.abc import Awaitable, Callable, Coroutine, Sequence, Set
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Sequence, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -33,21 +33,21 @@ from groundplan.gateway.upstream.targets import Targets
 from groundplan.ledger.model import Charge
 
 if TYPE_CHECKING:
-    from groundplan.gateway.background.runner import BackgroundRunner
+    from groundplan.gateway.call.exchange import Exchange
     from groundplan.gateway.call.files_by_id import FilesById
     from groundplan.gateway.call.grounding.citation_store import Citations
     from groundplan.gateway.call.model_versions import ModelVersions
     from groundplan.gateway.call.repeats import Repeats
     from groundplan.gateway.call.signals import Signals
-    from groundplan.gateway.experiments.shadow import Shadows
     from groundplan.gateway.guard.counts import GuardCounts
     from groundplan.gateway.guard.kills import RunningStream
     from groundplan.gateway.guard.reviews import Reviews
     from groundplan.gateway.http.server import Server
     from groundplan.gateway.surfaces.chat.sealed_store import SealedCompletions
-    from groundplan.gateway.surfaces.responses.sealed_store import SealedResponses
+    from groundplan.gateway.surfaces.responses.sealed_store import SealedResponses, StoredResponse
     from groundplan.gateway.telemetry.content_link import ContentSender
     from groundplan.gateway.telemetry.scrape import MetricsScraper
+    from groundplan.ledger.stored_owner import Owner
 
 Result = TypeVar("Result")
 
@@ -119,6 +119,39 @@ class Live(Protocol):
         ...
 
 
+class BackgroundResponses(Protocol):
+    """Responses that are made in the background (`background: true`)."""
+
+    async def accept(self, exchange: Exchange) -> None:
+        """Store the request and answer that it is queued. Raises `Invalid`, `Exhausted`, `Unavailable`."""
+        ...
+
+    async def find(self, id: str, owner: Owner) -> StoredResponse | None:
+        """The current state of this owner's unfinished response; None where there is none. Raises `Unavailable`."""
+        ...
+
+    async def events(self, id: str, owner: Owner, after: int) -> tuple[AsyncIterator[bytes], bytes] | None:
+        """(its events after sequence number `after`, header lines); None where this owner has no such response. Raises
+        `Unavailable`."""
+        ...
+
+    async def cancel(self, id: str, owner: Owner) -> bool:
+        """Cancel a response; whether this owner had one that could be cancelled. Raises `Unavailable`."""
+        ...
+
+    async def delete(self, id: str, owner: Owner) -> bool:
+        """Delete a response; whether this owner had it. Raises `Unavailable`."""
+        ...
+
+
+class ShadowTrials(Protocol):
+    """Repeats answered calls at another deployment, to compare them."""
+
+    def after(self, shown: Exchange) -> None:
+        """Start the trial of a call that was answered and settled."""
+        ...
+
+
 @dataclass(slots=True)
 class Gateway:
     """One gateway worker: its journal, budgets, live policy, upstreams and caches."""
@@ -153,7 +186,7 @@ class Gateway:
     """For workloads that keep content in full."""
     stored_completions: SealedCompletions | None = None
     """The same for chat completions."""
-    background_responses: BackgroundRunner | None = None
+    background_responses: BackgroundResponses | None = None
     """For responses that are made in the background."""
     files: FilesById | None = None
     """For calls that name files by their ids."""
@@ -180,7 +213,7 @@ class Gateway:
     """Attempts whose answers are being streamed, so that a kill can end them."""
     run_call: Callable[..., Awaitable[None]] | None = None
     """Runs a call of the gateway's own, by the given steps where they are not the usual ones; set by the pipeline."""
-    shadow_trials: Shadows | None = None
+    shadow_trials: ShadowTrials | None = None
     """For workloads whose calls are repeated at another deployment."""
     reviews: Reviews | None = None
     """For workloads whose answers wait for a person."""

@@ -10,7 +10,7 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol
 from uuid import UUID
 
 from groundplan.blueprint.model import Budget, Deployment, Workload
@@ -30,14 +30,68 @@ if TYPE_CHECKING:
     from groundplan.gateway.call.limit_use import LimitUse
     from groundplan.gateway.call.trace import Trace
     from groundplan.gateway.experiments.trial import Trial
-    from groundplan.gateway.guard.run import CallGuardrails
+    from groundplan.gateway.guard.relay import GuardedRelay
     from groundplan.gateway.http.server import Request, Response
     from groundplan.gateway.routing.route import Route
+    from groundplan.gateway.surfaces.codec import Relay, UpstreamAnswer
     from groundplan.gateway.surfaces.interface import Interface
     from groundplan.gateway.upstream.health import Probe
+    from groundplan.governance.guardrails.guard import Guard
+    from groundplan.governance.guardrails.masks import Masks
 
 
 _NO_USAGE = Usage()
+
+
+class CallGuard(Protocol):
+    """The guardrails of one call, as its steps use them; implemented by `guard.run`."""
+
+    guard: Guard
+    masks: Masks
+    skips_review: bool
+    """Whether its answer needs no review by a person."""
+    records_findings: bool
+    """Whether its findings are added to the worker's counts."""
+
+    async def check_personal_input(self, exchange: Exchange) -> None:
+        """Look for personal data in the request, where that is declared. Raises `Denied`."""
+        ...
+
+    def check_earlier_items(self, exchange: Exchange, items: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Items of an earlier response that the request names, as the model may see them. Raises `Denied`."""
+        ...
+
+    def check_passages(self, found: list[Passage]) -> list[Passage]:
+        """The passages, or parts of them, that a model may see."""
+        ...
+
+    def check_reused_answer(self, text: str) -> str:
+        """The answer of another call, as a model may see it; empty where it may not."""
+        ...
+
+    def guarded_relay(self, inner: Relay, exchange: Exchange) -> GuardedRelay | None:
+        """Wrap the relay of one attempt's stream in the checks; None where no guardrail applies to it."""
+        ...
+
+    def adopt(self, relay: GuardedRelay) -> None:
+        """Take over the findings of `relay`: the caller gets the stream of this attempt."""
+        ...
+
+    async def finish_stream(self, exchange: Exchange, relay: GuardedRelay) -> None:
+        """Check the rest of an ended stream, and the whole answer where a check needs it. Raises `DeniedAnswer`."""
+        ...
+
+    async def check_answer(self, exchange: Exchange, answered: UpstreamAnswer) -> UpstreamAnswer:
+        """An unstreamed answer as the caller may see it. Raises `Denied`, `Unavailable`."""
+        ...
+
+    def report(self) -> list[dict[str, Any]]:
+        """The findings for the `groundplan` object of the answer."""
+        ...
+
+    def record_findings(self, exchange: Exchange) -> None:
+        """Add the findings since the last time to the worker's counts."""
+        ...
 
 
 @dataclass(slots=True, eq=False, init=False)
@@ -128,7 +182,7 @@ class Exchange:
     """Whether it asks a judge about an answer, without the prompt of its workload."""
     saved_cost: int
     """Picodollars that its cached answer cost when a model gave it."""
-    guard: CallGuardrails | None
+    guard: CallGuard | None
     """Its guardrails, where any applies."""
     compared_question: Question | None
     """Its question as the semantic cache compares it, where its workload has one."""

@@ -22,7 +22,7 @@ from groundplan.gateway.call.search_client import ask_for_call
 from groundplan.knowledge.retrieval.wire import Conflict, Newer, SearchRequest, Step
 
 if TYPE_CHECKING:
-    from groundplan.gateway.guard.run import CallGuardrails
+    from groundplan.gateway.call.exchange import CallGuard
 
 MAX_QUERY_CHARS = 4000
 """Characters of a question that are searched for."""
@@ -168,7 +168,7 @@ async def current_findings(gateway: Gateway, exchange: Exchange, query: str) -> 
     return Findings([] if others else [each.chunk for each in passages], found.state)
 
 
-def _guarded_conflict(guard: CallGuardrails, conflict: Conflict) -> Conflict | None:
+def _guarded_conflict(guard: CallGuard, conflict: Conflict) -> Conflict | None:
     """A conflict as a model may see it; None where it may not see both sides."""
     sides = [
         Passage(document="", path="", title="", source="", start_line=0, end_line=0, text=text)

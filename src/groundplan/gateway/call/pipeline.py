@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import msgspec
 
@@ -53,9 +53,6 @@ from groundplan.gateway.telemetry import content
 from groundplan.gateway.telemetry.metrics_api import scrape
 from groundplan.gateway.upstream.pressure import RANK_SHARES, RANKS
 
-if TYPE_CHECKING:
-    from groundplan.gateway.mcp.endpoint import McpApi
-
 _log = logging.getLogger(__name__)
 _INTERFACES: dict[bytes, Interface] = {
     b"/v1/chat/completions": CHAT,
@@ -84,6 +81,12 @@ REALTIME_PATH = b"/v1/realtime"
 MCP_PATH = b"/mcp"
 
 
+class Mcp(Protocol):
+    """Tools of declared MCP servers."""
+
+    async def handle(self, request: Request, response: Response) -> None: ...
+
+
 class Pipeline:
     """`handle` is the server's handler; `facts` serves what is under /api, `batches` files and batches."""
 
@@ -92,7 +95,7 @@ class Pipeline:
         gateway: Gateway,
         facts: FactsApi | None = None,
         batches: BatchesApi | None = None,
-        mcp: McpApi | None = None,
+        mcp: Mcp | None = None,
     ) -> None:
         self._gateway = gateway
         gateway.run_call = self.run_call
