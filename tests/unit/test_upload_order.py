@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
+import threading
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +15,7 @@ from tests.unit.test_guard_media import form
 
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.gateway.guard import media
+from groundplan.gateway.surfaces import stored_form
 from groundplan.gateway.surfaces.image_forms import IMAGE_EDITS, MAX_LATE_PROMPT_BYTES
 from groundplan.gateway.surfaces.transcriptions import SAMPLES
 from groundplan.gateway.surfaces.upload import MAX_KEPT_BYTES, Upload
@@ -103,6 +106,29 @@ def open_below(folder: Path) -> list[str]:
         with suppress(OSError):  # the one that lists them is closed
             found.append(str(each.readlink()))
     return [each for each in found if each.startswith(str(folder))]
+
+
+async def test_a_client_that_leaves_while_its_file_is_created_leaves_nothing_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, created, may_end = stored_form._unnamed_file, threading.Event(), threading.Event()
+
+    def create_slowly(folder: Path) -> int:
+        descriptor = create(folder)
+        created.set()
+        assert may_end.wait(30)
+        return descriptor
+
+    monkeypatch.setattr(stored_form, "_unnamed_file", create_slowly)
+    beginning = asyncio.create_task(stored_form.FormStore.create(tmp_path))
+    assert await asyncio.to_thread(created.wait, 30) and open_below(tmp_path)
+    beginning.cancel()
+    may_end.set()
+    with pytest.raises(asyncio.CancelledError):
+        await beginning
+    async with asyncio.timeout(30):
+        while open_below(tmp_path):  # noqa: ASYNC110 -- no event tells it
+            await asyncio.sleep(0.01)
 
 
 async def test_without_room_on_the_disk_a_form_is_sent_on_as_it_arrives(

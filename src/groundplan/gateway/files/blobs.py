@@ -157,7 +157,7 @@ class Blobs:
         try:
             descriptor = await asyncio.shield(opening)
         except asyncio.CancelledError:
-            opening.add_done_callback(_close_opened)
+            opening.add_done_callback(close_opened)
             raise
         except FileNotFoundError as error:
             raise Unavailable(
@@ -263,7 +263,7 @@ async def _run_uncancelled(
         raise
 
 
-def _close_opened(opening: asyncio.Future[int]) -> None:
+def close_opened(opening: asyncio.Future[int]) -> None:
     """Close a file that was opened for a cancelled caller."""
     if not opening.cancelled() and opening.exception() is None:
         os.close(opening.result())

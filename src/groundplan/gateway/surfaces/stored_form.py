@@ -6,6 +6,7 @@ Does not parse forms: `upload` says which bytes are written and when they are re
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 import tempfile
@@ -13,7 +14,7 @@ from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from groundplan.gateway.files.blobs import READ_BYTES, RESERVED_DISK_BYTES, in_reader, in_writer
+from groundplan.gateway.files.blobs import READ_BYTES, RESERVED_DISK_BYTES, close_opened, in_reader, in_writer
 
 _MIN_WRITE = 256 << 10
 """Least bytes written at once."""
@@ -41,7 +42,12 @@ class FormStore:
 
     @classmethod
     async def create(cls, folder: Path) -> FormStore:
-        return cls(await in_writer(_unnamed_file, folder), folder)
+        creating = asyncio.ensure_future(in_writer(_unnamed_file, folder))
+        try:
+            return cls(await asyncio.shield(creating), folder)
+        except asyncio.CancelledError:
+            creating.add_done_callback(close_opened)
+            raise
 
     def close(self) -> None:
         """Delete the bytes. Further calls have no effect."""
