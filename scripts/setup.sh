@@ -14,6 +14,9 @@ fi
 echo "groundplan: installing packages of $lock (checked by hash)" >&2
 progress=off
 [ -t 2 ] && progress=on
-"$venv/bin/python" -m pip install --quiet --progress-bar $progress --require-hashes --only-binary :all: -r "$lock" >&2
+# The lock names every package, so dependencies are not resolved: pip 23.2, which comes with Python 3.11.7 and 3.12.1,
+# refuses a locked package that requires another one with an extra (weasel: smart-open[http]) as not pinned.
+"$venv/bin/python" -m pip install --quiet --progress-bar $progress --no-deps --require-hashes --only-binary :all: \
+  -r "$lock" >&2
 "$venv/bin/python" -m pip install --quiet --no-deps --no-build-isolation --editable . >&2
 echo "groundplan: packages are ready" >&2

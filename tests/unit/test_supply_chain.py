@@ -44,3 +44,4 @@ def test_only_what_has_these_digests_is_installed_and_nothing_is_built() -> None
         whole = (ROOT / "scripts" / script).read_text().replace("\\\n", " ")
         found = [line for line in whole.splitlines() if "pip install" in line and " -r " in line]
         assert found and all("--require-hashes" in line and "--only-binary :all:" in line for line in found)
+        assert all("--no-deps" in line for line in found), "pip 23.2 refuses a lock with extras if it resolves it"
