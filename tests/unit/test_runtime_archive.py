@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import gzip
+import io
 import os
+import tarfile
 import tempfile
 from pathlib import Path
 
@@ -12,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from groundplan.core.errors import Conflict, Invalid
-from groundplan.runtime.archive import unpack, write_archive
+from groundplan.runtime.archive import MANIFEST, unpack, write_archive
 
 NAMES = st.from_regex(r"[a-z]{1,8}(/[a-z]{1,8}\.[a-z]{1,3})?", fullmatch=True)
 
@@ -48,6 +50,18 @@ def same(one: bytes, other: bytes) -> bool:
         return gzip.decompress(one) == gzip.decompress(other)
     except Exception:  # noqa: BLE001 -- any damage at all means: not the same
         return False
+
+
+@pytest.mark.parametrize("manifest", [b"[]", b"1", b"null", b"[" * 200_000], ids=["list", "number", "null", "deep"])
+def test_a_manifest_that_is_no_object_is_refused(tmp_path: Path, manifest: bytes) -> None:
+    """As an archive of another program may have one."""
+    with tarfile.open(tmp_path / "archive", "w:gz") as tar:
+        info = tarfile.TarInfo(MANIFEST)
+        info.size = len(manifest)
+        tar.addfile(info, io.BytesIO(manifest))
+    (tmp_path / "out").mkdir()
+    with pytest.raises(Invalid, match="archive_damaged"):
+        unpack(tmp_path / "archive", tmp_path / "out")
 
 
 def test_bytes_after_the_end_are_refused(tmp_path: Path) -> None:

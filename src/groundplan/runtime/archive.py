@@ -26,7 +26,7 @@ FORMAT: Final = 1
 _BLOCK = 1 << 20
 _PAGE = 4096
 """What a file system reads and writes as one."""
-_DAMAGE = (tarfile.TarError, EOFError, zlib.error, ValueError, KeyError, TypeError)
+_DAMAGE = (tarfile.TarError, EOFError, zlib.error, ValueError, KeyError, TypeError, RecursionError)
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _DAMAGE_ERRNOS = (None, errno.EEXIST, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG)
 """Values of OSError.errno that mean a damaged archive: gzip reports wrong checksums and headers without a number; the
@@ -133,7 +133,7 @@ def unpack(archive: Path, folder: Path) -> dict[str, Any]:
                     if source is None or manifest is not None:
                         raise ValueError("an unexpected member")
                     if member.name == MANIFEST:
-                        manifest = json.loads(source.read())
+                        manifest = _read_manifest(source)
                     else:
                         found[member.name] = _extract(source, folder, member.name)
             # Only at its very end does gzip compare its checksum.
@@ -153,6 +153,13 @@ def unpack(archive: Path, folder: Path) -> dict[str, Any]:
         )
     if manifest is None or manifest.get("files") != found:
         raise _damaged_error(archive, ValueError("its list of files does not hold"))
+    return manifest
+
+
+def _read_manifest(source: IO[bytes]) -> dict[str, Any]:
+    manifest = json.loads(source.read())
+    if not isinstance(manifest, dict):  # as in archives of other programs
+        raise ValueError("its list of files is not one")
     return manifest
 
 
