@@ -356,3 +356,24 @@ def test_json_that_is_broken_is_refused_at_its_line(text: str, line: int) -> Non
     with pytest.raises(Invalid) as refused:
         bill(text)
     assert refused.value.code == "bill_syntax" and refused.value.where == Where("invoice.csv", line)
+
+
+@pytest.mark.parametrize("depth", [600, 1000, 3000])
+def test_json_that_is_nested_too_deeply_is_refused(depth: int) -> None:
+    with pytest.raises(Invalid) as found:
+        read_bill('{"a":' * depth + "1" + "}" * depth, "bill.json", {})
+    assert (found.value.code, found.value.where) == ("bill_syntax", Where("bill.json", 1))
+
+
+def test_json_in_which_each_line_has_fields_of_its_own_is_refused_before_it_fills_memory() -> None:
+    lines = "\n".join(f'{{"k{i}": 1, "cost": "1"}}' for i in range(6000))
+    with pytest.raises(Invalid) as found:
+        read_bill(lines, "bill.json", {})
+    assert found.value.code == "bill_too_large"
+
+
+def test_lone_surrogates_of_json_are_replaced_in_names_and_cells() -> None:
+    text = r'{"x\ud800": "1", "model": "a\ud800b", "cost": "1", "date": "2026-11-01", "service": "Gemini é"}'
+    found = read_bill(text, "bill.json", {})
+    assert [line.model for line in found.lines] == ["a?b"]
+    assert [line.service for line in found.lines] == ["Gemini é"]

@@ -26,6 +26,11 @@ _SYNTAX_ERRORS = (ValueError, SyntaxError, RecursionError, MemoryError)
 """What a text may raise that is no JSON, or no Python."""
 _ARRAY = re.compile(r"array\((\[.*\])(?:, dtype=object)?\)", re.DOTALL)
 _DECIMAL = re.compile(r"Decimal\(('[^']*')\)")
+_MAX_NAME = 500
+"""The longest name of a field, with the names of all that it is nested in."""
+_MAX_CELLS = 16 << 20
+"""The most cells of all rows: a CSV of the largest size has no more. Objects that each have a name of their own would
+make a table with the square of their number."""
 
 
 def is_json(text: str) -> bool:
@@ -36,11 +41,12 @@ def is_json(text: str) -> bool:
 def read_json_rows(text: str, file: str, most: int) -> tuple[list[str], dict[int, list[str]]]:
     """(head, line number -> cells): nested fields are named `service.description`; a list is one cell, as JSON.
 
-    Raises `Invalid` where the file is not JSON, or has more than `most` objects.
+    Raises `Invalid` where the file is not JSON, is nested too deeply, or has more than `most` objects or too many
+    different fields.
     """
     head: dict[str, int] = {}
     rows: dict[int, list[str]] = {}
-    number = 0
+    number = cell_count = 0
     for line, item in _read_objects(text, file):
         number = max(line, number + 1)  # several objects in one line are counted on
         if len(rows) == most:
@@ -48,9 +54,21 @@ def read_json_rows(text: str, file: str, most: int) -> tuple[list[str], dict[int
                 f"more than {most} lines", code="bill_too_large", hint="Split it by day or model.",
                 where=Where(file, line),
             )  # fmt: skip
-        cells = dict(_flatten(item))
+        try:
+            cells = dict(_flatten(item))
+        except (RecursionError, ValueError) as error:
+            raise Invalid(
+                f"fields of line {line} are nested too deeply", code="bill_syntax",
+                hint="Export it as CSV, or leave such fields out.", where=Where(file, line),
+            ) from error  # fmt: skip
         for name in cells:
             head.setdefault(name, len(head))
+        cell_count += len(head)
+        if cell_count > _MAX_CELLS:
+            raise Invalid(
+                f"{len(head)} different fields in {len(rows) + 1} lines are too many", code="bill_too_large",
+                hint="Split it by day or model, or leave fields out.", where=Where(file, line),
+            )  # fmt: skip
         row = rows[number] = [""] * len(head)
         for name, cell in cells.items():
             row[head[name]] = cell
@@ -85,15 +103,22 @@ def _no_json(file: str, line: int) -> Invalid:
 
 
 def _flatten(item: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    """(name, cell) of each field."""
+    """(name, cell) of each field. Raises `ValueError` where a name is too long, and `RecursionError`."""
     for key, value in item.items():
-        name = sys.intern(prefix + key)
+        if len(prefix) + len(key) > _MAX_NAME:
+            raise ValueError("the name of a field is too long")
+        name = sys.intern(prefix + _storable(key))
         if isinstance(value, dict):
             yield from _flatten(value, f"{name}.")
         elif isinstance(value, list):
             yield name, json.dumps(value) if value else ""
         elif value is not None:
-            yield name, str(value).strip()
+            yield name, _storable(str(value)).strip()
+
+
+def _storable(text: str) -> str:
+    """The text with `?` for lone surrogates: JSON can name them, but no answer of ours can have them."""
+    return text if text.isascii() else text.encode("utf-8", "replace").decode()
 
 
 def sum_credits(cell: str, style: Style) -> Decimal | None:
