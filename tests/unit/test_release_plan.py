@@ -252,6 +252,27 @@ def test_a_company_budget_of_another_calendar_waits_for_finance(after: str) -> N
     assert back.needs == (Need("company", "finance"),), "the month goes on, with what was left of it"
 
 
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        ("name: assistant\ncovers", "name: other\ncovers", "budget/other: it replaces budget/assistant,"),
+        ("limit: 200 USD/month", "limit: 200 USD/week", "budget/assistant: its period changes,"),
+    ],
+)
+def test_a_budget_that_starts_again_is_told(before: str, after: str, told: str) -> None:
+    (note,) = plan_of(BASE.replace(before, after), genesis(BASE)).notes
+    assert note.startswith(told) and "what was spent" in note
+
+
+def test_budgets_that_keep_their_name_and_period_or_are_new_start_as_usual() -> None:
+    for text in (
+        BASE,
+        BASE.replace("200 USD/month", "300 USD/month"),
+        BASE + "---\nkind: budget\nname: more\ncovers: workload/assistant\nlimit: 9 USD/day\n",
+    ):
+        assert plan_of(text, genesis(BASE)).notes == ()
+
+
 def test_a_company_budget_that_is_taken_away_waits_for_finance() -> None:
     """Else a larger one by another name would need nobody; one that covers nobody, or only warned, may go."""
     without = BASE.partition("---\nkind: budget\nname: company")[0]

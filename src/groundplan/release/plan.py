@@ -26,7 +26,7 @@ from groundplan.governance.model import ApprovalStatus
 from groundplan.governance.policy import declared
 from groundplan.placement.solve import verify_blueprint
 from groundplan.release import extras, units
-from groundplan.release.compile.budgets import double_charge_notes
+from groundplan.release.compile.budgets import double_charge_notes, restart_notes
 from groundplan.release.compile.draft import compile_draft, declared_caps, declared_owners
 from groundplan.release.compile.governance import delay_notes
 from groundplan.release.compile.placing import NO_OBSERVATIONS, Observations
@@ -121,6 +121,7 @@ def plan(
         notes=(
             *delay_notes(served, draft.blueprint),
             *double_charge_notes(served, draft.blueprint),
+            *restart_notes(served, draft.blueprint),
             *_refusal_notes(workspace, served_now, lapses),
         ),
         warnings=collect.placed_warnings(workspace, draft.blueprint.deployments, draft.blueprint.placements),

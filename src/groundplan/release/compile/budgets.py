@@ -68,6 +68,27 @@ def double_charge_notes(served: bp.Blueprint | None, new: bp.Blueprint) -> tuple
     )
 
 
+def restart_notes(served: bp.Blueprint | None, new: bp.Blueprint) -> tuple[str, ...]:
+    """Notes on budgets in which what was spent is not counted: those with another name than the budget that they
+    replace, since spending is counted by name, and those whose periods are others than before."""
+    before = {item.name: item for item in served.budgets} if served is not None else {}
+    kept = {item.name for item in new.budgets}
+    gone = {item.covers: name for name, item in sorted(before.items()) if name not in kept}
+    notes: list[str] = []
+    for item in sorted(new.budgets, key=lambda each: each.name):
+        old, replaced = before.get(item.name), gone.get(item.covers)
+        if old is not None and (old.period, old.starts, old.timezone) != (item.period, item.starts, item.timezone):
+            notes.append(
+                f"budget/{item.name}: its period changes, and what was spent in the old is not counted in the new"
+            )
+        elif old is None and replaced is not None:
+            notes.append(
+                f"budget/{item.name}: it replaces budget/{replaced}, and what was spent is counted by name, so it"
+                f" starts with its whole amount; to keep what was spent, keep the name {replaced}"
+            )
+    return tuple(notes)
+
+
 def _double_charged(blueprint: bp.Blueprint) -> set[tuple[str, str]]:
     """(deployment, allocation rule) of deployments with a token price whose hardware is allocated by use."""
     rates = {f"deployment/{place.name}": place.rates for place in blueprint.deployments}
