@@ -46,7 +46,7 @@ def rest_request(ask: Ask, sent: SentAnswer, cap: int) -> Ask:
     left = remaining_tokens(cap, sent)
     raw = msgspec.Raw(_encode(prompt + sent.text))
     grown = len(sent.text.encode()) + len(INSTRUCTION)
-    fields = {**with_caps(ask.fields, left), "prompt": raw, "max_tokens": msgspec.Raw(b"%d" % left)}
+    fields = {**with_caps(ask.fields, left, sent), "prompt": raw, "max_tokens": msgspec.Raw(b"%d" % left)}
     parsed = Unfinished(prompt, sent.text, INSTRUCTION)
     return replace(
         ask, fields=fields, body=b"", messages=ask.messages + 2, size=ask.size + 2 * grown, cap=left, parsed=parsed

@@ -33,6 +33,13 @@ _NO_USAGE = Usage()
 _UNREADABLE = (LookupError, TypeError, AttributeError, ValueError, RecursionError, msgspec.DecodeError)
 """Exceptions that reading an unexpected event raises."""
 _CAPS = ("max_tokens", "max_completion_tokens", "max_output_tokens")
+_LAST_MESSAGE_FIELDS = frozenset({"continue_final_message", "add_generation_prompt"})
+"""Fields by which vLLM and SGLang are asked to continue the last message. In the request for the rest it is the
+instruction."""
+_PREFILL_MARKS = ("prefix", "partial")
+"""Marks of a message to continue (Mistral, DeepSeek; Moonshot), which providers take in the last message only."""
+_MOST_DIGITS = 19
+"""Longer numbers of tokens are passed on as they are: Python refuses to read those of thousands of digits."""
 STRUCTURED_FIELDS = (
     "structured_outputs", "structural_tag", "guided_json", "guided_regex", "guided_choice", "guided_grammar",
     "json_schema", "grammar", "regex", "ebnf",
@@ -159,9 +166,14 @@ def overlap(tail: str, text: str) -> int:
     return 0
 
 
-def with_caps(fields: Mapping[str, msgspec.Raw], cap: int) -> dict[str, msgspec.Raw]:
-    """The request fields with every cap on output tokens set to `cap`."""
-    return {name: msgspec.Raw(b"%d" % cap) if name in _CAPS else raw for name, raw in fields.items()}
+def with_caps(fields: Mapping[str, msgspec.Raw], cap: int, sent: SentAnswer) -> dict[str, msgspec.Raw]:
+    """The request fields with every cap on output tokens set to `cap`, and with `min_tokens` (vLLM, SGLang) lowered by
+    what was sent: servers refuse a minimum above the cap."""
+    limited = {name: msgspec.Raw(b"%d" % cap) if name in _CAPS else raw for name, raw in fields.items()}
+    least = bytes(fields.get("min_tokens", b""))
+    if least.isdigit() and len(least) < _MOST_DIGITS:
+        limited["min_tokens"] = msgspec.Raw(b"%d" % min(cap, max(0, int(least) - sent.text_events)))
+    return limited
 
 
 def continuation_messages(sent: SentAnswer) -> list[dict[str, Any]]:
@@ -176,11 +188,38 @@ def continue_messages(ask: Ask, sent: SentAnswer, cap: int) -> Ask:
     """The request with `messages` for the rest of an answer that may have `cap` output tokens as a whole."""
     added, cap_left = continuation_messages(sent), remaining_tokens(cap, sent)
     before = bytes(ask.fields["messages"])
-    raw = msgspec.Raw(msgspec.json.encode([*_list(before), *added]))
+    earlier: list[Any] = list(_list(before))
+    fields = with_caps(ask.fields, cap_left, sent)
+    if added:
+        fields = {name: raw for name, raw in fields.items() if name not in _LAST_MESSAGE_FIELDS}
+        prefilled = _continued_prefill(earlier[-1], sent.text) if earlier else None
+        if prefilled is not None:
+            # two assistant messages in a row are refused where roles have to alternate
+            earlier[-1], added = prefilled, added[1:]
+    raw = msgspec.Raw(msgspec.json.encode([*earlier, *added]))
     return replace(
-        ask, fields={**with_caps(ask.fields, cap_left), "messages": raw}, body=b"", messages=ask.messages + len(added),
+        ask, fields={**fields, "messages": raw}, body=b"", messages=ask.messages + len(added),
         size=ask.size + len(raw) - len(before), cap=cap_left,
     )  # fmt: skip
+
+
+def _continued_prefill(last: msgspec.Raw, text: str) -> dict[str, Any] | None:
+    """The last message of a request with `text` after its own; None where it is no text of the assistant."""
+    message = msgspec.json.decode(last)
+    if not isinstance(message, dict) or message.get("role") != "assistant" or message.get("tool_calls"):
+        return None
+    content = message.get("content")
+    if isinstance(content, str):
+        content += text
+    elif isinstance(content, list) and content and _is_text_part(content[-1]):
+        content = [*content[:-1], {**content[-1], "text": content[-1]["text"] + text}]
+    else:
+        return None
+    return {**{name: value for name, value in message.items() if name not in _PREFILL_MARKS}, "content": content}
+
+
+def _is_text_part(part: object) -> bool:
+    return isinstance(part, dict) and part.get("type") == "text" and isinstance(part.get("text"), str)
 
 
 def add_usage(usage: Mapping[str, Any], earlier: Mapping[str, int]) -> dict[str, Any]:

@@ -68,7 +68,7 @@ def rest_request(ask: Ask, sent: SentAnswer, cap: int) -> Ask:
             {"type": "message", "role": "user", "content": [{"type": "input_text", "text": INSTRUCTION}]},
         ]
     )
-    request = continued(replace(ask, fields=with_caps(ask.fields, left)), added)
+    request = continued(replace(ask, fields=with_caps(ask.fields, left, sent)), added)
     return replace(request, cap=left)
 
 
