@@ -270,9 +270,38 @@ def test_an_amount_that_its_own_comma_cut_in_two_is_told_and_not_taken_for_its_b
     with pytest.raises(Invalid) as caught:
         read_bill("date,model,cost\n2026-11-27,gpt,12.50\n2026-11-27,gpt,1,234.56\n", "bill.csv", {})
     assert str(caught.value.where) == "bill.csv:3:1"
-    assert "4 cells, and the head 3" in caught.value.message
+    assert "cell 4 of the line is below no name" in caught.value.message
     (line,) = read_bill("date,model,cost\n2026-11-27,gpt,12.50,,\n", "bill.csv", {}).lines
     assert line.amount == Decimal("12.50")
+    for head, row, cell in (
+        ("date,model,cost,", "2026-11-27,gpt,1,234.56", 4),
+        ("date,cost,,model", "2026-11-27,1,234.56,gpt", 3),
+    ):
+        with pytest.raises(Invalid, match=f"cell {cell} of the line"):
+            bill(f"{head}\n{row}\n")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "date,model,cost,\n2026-11-27,gpt,12.50,\n",
+        "date,,model,,cost,,,\n2026-11-27,,gpt,,12.50,,,\n",
+        ",date,model,cost\n0,2026-11-27,gpt,12.50\n",
+        "Acme Ltd,,,\nNo. 17,,,\ndate,model,cost,\n2026-11-27,gpt,12.50,\n",
+        '{"": 7, "date": "2026-11-27", "model": "gpt", "cost": "12.50"}',
+    ],
+)
+def test_a_column_without_a_name_has_no_role(text: str) -> None:
+    read = bill(text)
+    assert dict(read.columns) == {"day": "date", "model": "model", "amount": "cost"}
+    assert [(line.day, line.model, line.amount) for line in read.lines] == [
+        (date(2026, 11, 27), "gpt", Decimal("12.50"))
+    ]
+
+
+def test_columns_in_other_scripts_can_be_chosen() -> None:
+    read = bill("日付,モデル,金額\n2026-11-27,gpt,12.50\n", day="日付", model="モデル", amount="金額")
+    assert line_values(read) == [("gpt", Decimal("12.50"), "USD", "")] and read.lines[0].day == date(2026, 11, 27)
 
 
 _GOOGLE_LINES = [

@@ -23,8 +23,9 @@ from groundplan.core.money import PICO
 from groundplan.economics.allocate.model import Line as BookLine
 from groundplan.economics.bills.model import EXPLANATION_KINDS, Attempt, Reconciliation
 from groundplan.economics.bills.model_names import models_by_upstream, resolve_model
-from groundplan.economics.bills.parse import MAX_LINES, Bill, read_bill
+from groundplan.economics.bills.parse import Bill, read_bill
 from groundplan.economics.bills.reconcile import reconcile
+from groundplan.economics.bills.table import MAX_LINES
 from groundplan.economics.export.focus import focus_csv
 from groundplan.economics.prices.currency import parse_exchange_rates
 

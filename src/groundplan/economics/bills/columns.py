@@ -103,11 +103,12 @@ _CREDIT = re.compile(
     r"credit|refund|rebate|adjustment|rounding|promotion|negation|\bdiscounts?\b|discount$|\bgutschrift\b",
     re.IGNORECASE,
 )
-_NOT_LETTERS = re.compile(r"[^a-z0-9]+")
+_NOT_LETTERS = re.compile(r"[\W_]+")
 
 
 def normalize_name(name: str) -> str:
-    """Normalise a column name: `amount_value`, `Amount Value` and `AmountValue` become the same."""
+    """Normalise a column name: `amount_value`, `Amount Value` and `AmountValue` become the same. Letters of all scripts
+    are kept, so that such a column can be chosen."""
     return _NOT_LETTERS.sub("", name.lower())
 
 
@@ -149,10 +150,7 @@ def detect_columns(head: Sequence[str], chosen: Mapping[str, str], file: str) ->
 
     Raises `Invalid` for a role or column that does not exist, and where there is neither an amount nor tokens.
     """
-    positions: dict[str, int] = {}
-    names_without_currency = (split_head_currency(name)[0] for name in head)
-    for index, name in (*enumerate(head), *enumerate(names_without_currency)):
-        positions.setdefault(normalize_name(name), index)
+    positions = _positions(head)
     found: dict[str, int] = {}
     export = detect_format(head)
     own_names = _OWN_ROLES if export == OWN_FORMAT else {}
@@ -174,6 +172,16 @@ def detect_columns(head: Sequence[str], chosen: Mapping[str, str], file: str) ->
         hint = f"Name it: --columns amount=NAME. The file has: {', '.join(head)[:400]}."
         raise _column_error("no column tells amounts or tokens", hint, file)
     return found
+
+
+def _positions(head: Sequence[str]) -> dict[str, int]:
+    """Normalised name, with and without its currency -> position of the first such column."""
+    positions: dict[str, int] = {}
+    names_without_currency = (split_head_currency(name)[0] for name in head)
+    for index, name in (*enumerate(head), *enumerate(names_without_currency)):
+        if normalized := normalize_name(name):
+            positions.setdefault(normalized, index)
+    return positions
 
 
 def _is_after_credits(head: Sequence[str], found: Mapping[str, int]) -> bool:

@@ -5,8 +5,6 @@ Amounts are decimals in the bill's currency, unrounded. `reconcile` compares the
 
 from __future__ import annotations
 
-import csv
-import io
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -38,15 +36,10 @@ from groundplan.economics.bills.columns import (
     is_total,
     normalize_name,
 )
-from groundplan.economics.bills.nested import is_json, read_json_rows, sum_credits
+from groundplan.economics.bills.nested import sum_credits
+from groundplan.economics.bills.table import read_table
 
-MAX_BYTES = 16 << 20
-MAX_LINES = 200_000
-MAX_CELL = 1 << 17
-"""Characters; `csv` has one limit for the whole process, so it is set before each read."""
 DAYS_PER_MONTH = 31
-MAX_HEAD_LINE = 30
-"""Number of the last line that may be the head: some bills have addresses and numbers above it."""
 _CALL = re.compile(
     r"(?<![0-9a-f])([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})(?:-(\d{1,4}))?(?![0-9a-f-])", re.ASCII
 )
@@ -197,12 +190,7 @@ def read_bill(text: str, file: str, chosen: Mapping[str, str]) -> Bill:
 
     Raises `Invalid` with every line that cannot be read, and where the file is too large or empty.
     """
-    if len(text) > MAX_BYTES:
-        raise Invalid(
-            "the file is larger than 16 MiB", code="bill_too_large", hint="Split it by day or model.",
-            where=Where(file, 1),
-        )  # fmt: skip
-    rows, delimiter = _read_table(text.removeprefix("\ufeff"), file, chosen)
+    rows, delimiter = read_table(text, file, chosen)
     head_line, head = next(iter(rows.items()), (1, None))
     if head is None or len(rows) < 2:
         raise Invalid(
@@ -218,7 +206,7 @@ def read_bill(text: str, file: str, chosen: Mapping[str, str]) -> Bill:
         columns,
         style,
         head_currency or USD,
-        len(head),
+        [bool(cell) for cell in head],
         has_exclusive_ends=_has_exclusive_ends(head, body_rows.values(), columns, style),
     )
     lines = reader.read_all(body_rows)
@@ -229,31 +217,6 @@ def read_bill(text: str, file: str, chosen: Mapping[str, str]) -> Bill:
             code=first.code, hint=first.hint, where=first.where, problems=tuple(reader.problems[:50]),
         )  # fmt: skip
     return Bill(file, detect_format(head), {role: head[i] for role, i in columns.items()}, tuple(lines), reader.notes())
-
-
-def _read_table(text: str, file: str, chosen: Mapping[str, str]) -> tuple[dict[int, list[str]], str]:
-    """(line number -> cells, from the head on; delimiter)."""
-    if is_json(text):
-        head, rows = read_json_rows(text, file, MAX_LINES)
-        return {0: head, **rows}, ","
-    head_line, delimiter = _find_head(text, chosen, file)
-    return {n: row for n, row in _read_rows(text, file, delimiter).items() if n >= head_line}, delimiter
-
-
-def _find_head(text: str, chosen: Mapping[str, str], file: str) -> tuple[int, str]:
-    """(line number of the head, its delimiter): the first line that names an amount or tokens, else the first line."""
-    first: tuple[int, str] | None = None
-    for number, line in enumerate(text.split("\n", MAX_HEAD_LINE)[:MAX_HEAD_LINE], 1):
-        if not line.strip():
-            continue
-        delimiter = max(",;\t|", key=line.count)
-        first = first or (number, delimiter)
-        try:
-            detect_columns([cell.strip() for cell in next(csv.reader([line], delimiter=delimiter), [])], chosen, file)
-        except (Invalid, csv.Error):
-            continue
-        return number, delimiter
-    return first or (1, ",")
 
 
 def _detect_style(rows: Iterable[Sequence[str]], columns: Mapping[str, int], *, semicolons: bool) -> Style:
@@ -288,31 +251,6 @@ def _has_exclusive_ends(
     )
 
 
-def _read_rows(text: str, file: str, delimiter: str) -> dict[int, list[str]]:
-    """Line number -> cells, without empty lines."""
-    found: dict[int, list[str]] = {}
-    csv.field_size_limit(MAX_CELL)
-    # strict: a quote that is not closed would make one cell of all lines after it
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    number = 1
-    try:
-        for row in reader:
-            if any(cell.strip() for cell in row):
-                found[number] = [cell.strip() for cell in row]
-            number = reader.line_num + 1
-            if len(found) > MAX_LINES:
-                raise Invalid(
-                    f"more than {MAX_LINES} lines", code="bill_too_large", hint="Split it by day or model.",
-                    where=Where(file, number),
-                )  # fmt: skip
-    except csv.Error as error:
-        raise Invalid(
-            f"the file is not CSV from line {number} on: {error}", code="bill_syntax",
-            hint="Export it as CSV, quoted where a cell has commas, and close each quote.", where=Where(file, number),
-        ) from error  # fmt: skip
-    return found
-
-
 @dataclass(slots=True)
 class _LineReader:
     """Parses the lines of a file and collects problems and notes."""
@@ -322,8 +260,8 @@ class _LineReader:
     style: Style
     currency: str
     """Currency of amounts that do not name one."""
-    width: int
-    """Number of cells of the head."""
+    is_named: Sequence[bool]
+    """Whether each column has a name in the head."""
     has_exclusive_ends: bool = False
     """Whether the end day of a period is not part of it."""
     problems: list[Problem] = field(default_factory=list)
@@ -370,9 +308,9 @@ class _LineReader:
     def read(self, number: int, row: Sequence[str]) -> BillLine | None:
         """Parse one line; None if the line has neither an amount nor tokens, or is invalid (with a problem)."""
         cells = self._cells(row)
-        if any(row[self.width :]):
-            message = f"the line has {len(row)} cells, and the head {self.width}"
-            hint = 'Quote cells with commas: "1,234.56".'
+        if (unnamed := self._unnamed_cell(row)) is not None:
+            message = f"cell {unnamed} of the line is below no name of the head"
+            hint = 'Quote cells with commas: "1,234.56", and give each column a name.'
             self.problems.append(Problem(message, "bill_line", hint, Where(self.file, number)))
             return None
         amount, decimals = self._amount(number, cells)
@@ -393,6 +331,19 @@ class _LineReader:
             charge_kind(cells), has_foreign_id=call is None and "id" in cells,
             until=self._last_day(day, cells.get("end")),
         )  # fmt: skip
+
+    def _unnamed_cell(self, row: Sequence[str]) -> int | None:
+        """Number, from 1, of a filled cell without a name in the head: an amount may have been cut in two by its own
+        comma. Before the first name there may be the numbers of lines."""
+        first_named = self.is_named.index(True)
+        return next(
+            (
+                i + 1
+                for i, cell in enumerate(row)
+                if cell and i > first_named and not (i < len(self.is_named) and self.is_named[i])
+            ),
+            None,
+        )
 
     def notes(self) -> tuple[str, ...]:
         """Notes for readers of the comparison about how the file was parsed."""
