@@ -6,8 +6,9 @@ import asyncio
 import errno
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AsyncExitStack, ExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -346,6 +347,38 @@ async def test_an_expired_or_revoked_client_certificate_ends_its_connection(tmp_
         trusted.write_bytes(callers.file.read_bytes() + callers.revocation_list(days=-1))
         assert made.reload_certificate()
         await refused(port, trusting(authority, robot))
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+async def test_a_resumed_session_does_not_outlive_its_certificate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: ssl.TLSVersion
+) -> None:
+    """For a resumed session no certificate is checked in the handshake."""
+    authority, callers = Authority(tmp_path), Authority(tmp_path, "callers")
+    context = trusting(authority, callers.issue("robot"))
+    context.maximum_version = version
+    async with serving(ServerFiles(*authority.issue("gateway", "127.0.0.1"), callers.file)) as (_, port):
+        session, _, answer = await asyncio.to_thread(_get_again, port, context, None)
+        assert answer == b"CN=robot"
+        _, resumed, answer = await asyncio.to_thread(_get_again, port, context, session)
+        assert (answer, resumed) == (b"CN=robot", version is ssl.TLSVersion.TLSv1_2)
+        then = time.time() + 100 * 86400
+        monkeypatch.setattr(time, "time", lambda: then)
+        assert (await asyncio.to_thread(_get_again, port, context, session))[2] == b""
+
+
+def _get_again(port: int, context: ssl.SSLContext, session: ssl.SSLSession | None) -> tuple[Any, bool, bytes]:
+    """(session, whether an earlier one was resumed, body of the answer)"""
+    with (
+        socket.create_connection(("127.0.0.1", port), 20) as plain,
+        context.wrap_socket(plain, server_hostname="127.0.0.1", session=session) as client,
+    ):
+        answer = b""
+        with suppress(OSError):
+            client.sendall(b"GET / HTTP/1.1\r\nhost: g\r\nconnection: close\r\n\r\n")
+            while data := client.recv(4096):
+                answer += data
+        return client.session, bool(client.session_reused), answer.partition(b"\r\n\r\n")[2]
 
 
 async def test_kept_connections_end_when_client_authorities_change(tmp_path: Path) -> None:

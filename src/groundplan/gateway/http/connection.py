@@ -84,7 +84,12 @@ class Connection(RequestReader):
         if self.server.draining:
             self.begin_drain()  # draining began during its TLS handshake
         if self.server.read_client_subject is not None:
-            self.client_subject = self.server.read_client_subject(transport)
+            subject = self.server.read_client_subject(transport)
+            if subject is None:
+                self._closing = True
+                self.transport.abort()
+                return
+            self.client_subject = subject
         if len(self.server.connections) > self.server.limits.connections and not self.server.evict_idle(self):
             self.transport.abort()
 

@@ -14,6 +14,8 @@ import os
 import re
 import signal
 import socket
+import ssl
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -60,7 +62,7 @@ class Listeners:
         self._refused_stamp: Stamp | None = None
         self._check_now = asyncio.Event()
         if sockets.files is not None and sockets.files.client_ca is not None:
-            server.read_client_subject = certificate_subject
+            server.read_client_subject = _valid_subject
 
     async def open(self) -> None:
         """Begin to accept. Raises `Invalid` if certificate or key cannot be used."""
@@ -148,6 +150,15 @@ def _duplicate(listening: socket.socket) -> socket.socket:
     duplicate = socket.socket(fileno=os.dup(listening.fileno()))
     enable_keepalive(duplicate)  # inherited by accepted connections
     return duplicate
+
+
+def _valid_subject(transport: asyncio.BaseTransport) -> str | None:
+    """`certificate_subject`, or None if the certificate has expired: a client of TLS 1.2 may resume a session, and
+    OpenSSL then checks no certificate again."""
+    shown = transport.get_extra_info("peercert") or {}
+    if "notAfter" in shown and ssl.cert_time_to_seconds(shown["notAfter"]) < time.time():
+        return None
+    return certificate_subject(transport)
 
 
 def certificate_subject(transport: asyncio.BaseTransport) -> str:

@@ -28,8 +28,9 @@ class ServerState:
         """Bytes of bodies beyond which the memory is reserved for known callers."""
         self.unchecked_body_bytes = min(limits.body_bytes, limits.unknown_caller_body_bytes)
         """A body up to this size is read without checking who sends it."""
-        self.read_client_subject: Callable[[asyncio.BaseTransport], str] | None = None
-        """Returns the subject of the client's certificate; None where the server asks for no certificate."""
+        self.read_client_subject: Callable[[asyncio.BaseTransport], str | None] | None = None
+        """Returns the subject of the client's certificate, or None if it has expired; None where the server asks for no
+        certificate."""
         self.is_streamed: Callable[[Request], bool] | None = None
         """Whether the handler reads this request's body while it arrives; decided from the head."""
         self.memory_share: Callable[[Request], float] | None = None

@@ -124,6 +124,7 @@ class ServerFiles:
         _load_cert_chain(context, self.cert, self.key)
         if self.client_ca is not None:
             context.verify_mode = ssl.CERT_REQUIRED
+            context.num_tickets = 0  # a resumed session would go on after its certificate, or its list, has expired
             try:
                 context.load_verify_locations(self.client_ca)
             except (OSError, ssl.SSLError) as error:
