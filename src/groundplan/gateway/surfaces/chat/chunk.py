@@ -47,6 +47,7 @@ class _Delta(msgspec.Struct, frozen=True, gc=False):
 class _Choice(msgspec.Struct, frozen=True, gc=False):
     delta: _Delta | None = None
     finish_reason: str | None = None
+    message: msgspec.Raw = NULL
 
 
 class Chunk(msgspec.Struct, frozen=True, gc=False):
@@ -66,6 +67,7 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
         if (
             delta is None or choice.finish_reason or delta.tool_calls is not NULL
             or delta.reasoning_content or delta.reasoning or delta.refusal or delta.function_call
+            or choice.message is not NULL
         ):  # fmt: skip
             return None
         return delta.content if isinstance(delta.content, str) else None
@@ -80,6 +82,10 @@ class Chunk(msgspec.Struct, frozen=True, gc=False):
 
     def is_error(self) -> bool:
         return json_size(self.error) > 0
+
+    def has_whole_message(self) -> bool:
+        """Whether a choice has a `message`: see `whole_messages`."""
+        return any(choice.message is not NULL for choice in self.choices)
 
     def has_finish_reason(self) -> bool:
         return any(choice.finish_reason for choice in self.choices)

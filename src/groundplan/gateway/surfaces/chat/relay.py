@@ -13,6 +13,7 @@ from groundplan.gateway.http.chunk_template import ChunkTemplate
 from groundplan.gateway.http.sse import DONE, END, append_field, format_event
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.surfaces.chat.chunk import Chunk, read_chunk, remove_usage, usage_chunk
+from groundplan.gateway.surfaces.chat.whole_messages import with_deltas
 from groundplan.gateway.surfaces.openai_relay import OpenAIRelay, refuse_unfinished, stream_error
 from groundplan.gateway.surfaces.upstream_json import STREAM, decode_upstream, with_empty_choices
 
@@ -81,6 +82,8 @@ class ChatRelay(OpenAIRelay):
             return format_event(data) if self._early_events is None else self._take_early_events() + format_event(data)
         if chunk.is_error():
             raise stream_error(data)
+        if chunk.has_whole_message():
+            return self.feed(with_deltas(data))
         if chunk.usage is not None:
             self.usage = chunk.usage.usage(normalize_tier(self.tier)) or self.usage
         self.output_bytes += chunk.output_bytes()
