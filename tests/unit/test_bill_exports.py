@@ -125,8 +125,77 @@ def test_an_amount_is_read_as_its_file_writes_amounts(text: str, told: str) -> N
     assert sum(line.amount or 0 for line in bill(text).lines) == Decimal(told)
 
 
-@pytest.mark.parametrize("amount", ["1.2.3", "(12.34", "--5", "-(5)-", "EUR 5 USD", "1,23,4", "twelve", "12 34"])
-def test_what_is_no_amount_is_told(amount: str) -> None:
+@pytest.mark.parametrize(
+    ("amount", "told", "currency"),
+    [
+        ("$1,234.56", "1234.56", "USD"), ("$1,234", "1234", "USD"), ("$1.234", "1.234", "USD"),
+        ("US$ 0.12", "0.12", "USD"), ("$1,234.56 USD", "1234.56", "USD"), ("CA$1,234.50", "1234.50", "CAD"),
+        ("$5.00 CAD", "5.00", "CAD"), ("€0,12", "0.12", "EUR"), ("0,12 €", "0.12", "EUR"),
+        ("€1,234.56", "1234.56", "EUR"),
+        ("EUR 1.234,50", "1234.50", "EUR"), ("€1.234.567", "1234567", "EUR"), ("£1,234,567", "1234567", "GBP"),
+        ("R$ 1.234,50", "1234.50", "BRL"), ("₹1,00,000.25", "100000.25", "INR"), ("1.234", "1.234", "USD"),
+    ],
+)  # fmt: skip
+def test_an_amount_with_a_currency_is_read_if_it_has_one_meaning(amount: str, told: str, currency: str) -> None:
+    (line,) = bill(f'date,model,amount\n2026-11-25,m,"{amount}"\n').lines
+    assert (str(line.amount), line.currency) == (told, currency)
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "amounts"),
+    [
+        (",", ["1,234"]), (",", ["€1,234"]), (",", ["€1.234"]), (",", ["1.234 EUR", "€ 12"]), (",", ["R$ 1.234"]),
+        (";", ["1.234"]), (";", ["$1,234"]), ("\t", ["1,234"]), (",", ["12,50", "3.75", "1.234"]),
+    ],
+)  # fmt: skip
+def test_an_amount_that_may_be_thousands_or_decimals_is_refused(delimiter: str, amounts: list[str]) -> None:
+    """A thousandfold error is worse than a question: its line and what to write instead are told."""
+    head, row = delimiter.join(("date", "model", "amount")), delimiter.join(("2026-11-25", "m", '"{}"'))
+    with pytest.raises(Invalid, match="may be thousands, or have three decimals") as refused:
+        bill("\n".join([head, *map(row.format, amounts), ""]))
+    line = 1 + max(n for n, amount in enumerate(amounts, 1) if "234" in amount)
+    assert str(refused.value.where).startswith(f"invoice.csv:{line}:")
+    assert refused.value.hint is not None and "1234.00 or 1.2340" in refused.value.hint
+    for hinted, total in (("1234.00", "1234.00"), ("1.2340", "1.2340")):
+        read = bill(f"date,model,amount\n2026-11-25,m,{hinted}\n")
+        assert str(read.lines[0].amount) == total
+
+
+@pytest.mark.parametrize("cell", ["€1.50", "1.50 EUR", "R$1.50"])
+def test_a_line_with_two_currencies_is_refused(cell: str) -> None:
+    with pytest.raises(Invalid, match="the line's currency is USD"):
+        bill(f"date,model,amount,currency\n2026-11-25,m,{cell},USD\n")
+    read = bill("date,model,amount,currency\n2026-11-25,m,$1.50,CAD\n2026-11-25,m,1.50,USD\n")
+    assert [line.currency for line in read.lines] == ["CAD", "USD"]
+
+
+def test_a_column_of_amounts_that_names_its_currency_is_in_no_other() -> None:
+    """Azure has the currency of billing in each line, beside amounts in USD."""
+    read = bill("date,meterName,costInUsd,billingCurrency\n2026-11-25,gpt-4o,1.50,NOK\n")
+    assert [line.currency for line in read.lines] == ["USD"] and "currency" not in read.columns
+    read = bill("date,model,Cost (EUR),currency\n2026-11-25,gpt-4o,1.50,NOK\n", currency="currency")
+    assert [line.currency for line in read.lines] == ["NOK"], "unless it is chosen"
+
+
+@pytest.mark.parametrize(
+    "amount",
+    [
+        "¥500",
+        "5 XYZ",
+        "C$5.00",
+        "kr 5",
+        "$5 EUR",
+        "1.2.3",
+        "(12.34",
+        "--5",
+        "-(5)-",
+        "EUR 5 USD",
+        "1,23,4",
+        "twelve",
+        "12 34",
+    ],
+)
+def test_what_is_no_amount_of_a_known_currency_is_told(amount: str) -> None:
     with pytest.raises(Invalid) as refused:
         bill(f'date,model,amount\n2026-11-25,m,"{amount}"\n')
     assert refused.value.code == "bill_line" and "2" in str(refused.value.where)

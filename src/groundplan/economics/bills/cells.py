@@ -19,9 +19,15 @@ MAX_AMOUNT: Final = Decimal(10) ** 12
 MIN_EXPONENT: Final = -30
 MAX_LENGTH: Final = 120
 """Characters of an amount."""
-_CURRENCY_SIGNS: Final = {"$": USD, "US$": USD, "€": "EUR", "£": "GBP"}
+_CURRENCY_SIGNS: Final = {
+    "$": USD, "US$": USD, "€": "EUR", "£": "GBP", "₹": "INR", "₩": "KRW", "A$": "AUD", "AU$": "AUD", "CA$": "CAD",
+    "HK$": "HKD", "MX$": "MXN", "NT$": "TWD", "NZ$": "NZD", "R$": "BRL",
+}  # fmt: skip
+"""Signs that mean one currency everywhere; others (¥, kr, C$) are refused."""
+_DOLLARS: Final = frozenset({USD, "AUD", "CAD", "HKD", "MXN", "NZD", "SGD", "TWD"})
+"""Currencies that are written with `$` alone where a code beside it tells which one it is."""
 _SPACES: Final = dict.fromkeys(map(ord, "\u00a0\u202f\u2009"), " ") | {ord("\u2212"): "-", ord("\u2019"): "'"}
-_CURRENCY: Final = r"(?:US\$|[$€£]|[A-Z]{3})"
+_CURRENCY: Final = r"(?:[A-Z]{0,2}\$|[€£₹₩]|[A-Z]{3})"
 _MONEY: Final = re.compile(
     rf"(?:(?P<lead>{_CURRENCY})\s*(?=\())?(?P<open>\()?\s*(?P<sign>[-+]?)\s*(?P<before>{_CURRENCY})?\s*(?P<inner>[-+]?)"
     rf"(?P<number>[0-9.,' ]*[0-9.](?:[eE][-+]?\d{{1,2}})?)\s*(?P<after>{_CURRENCY})?\s*(?P<back>-?)\s*(?P<close>\))?",
@@ -56,6 +62,8 @@ class Style:
     semicolons: bool = False
     day_first: bool = False
     day_is_certain: bool = False
+    mixed: bool = False
+    """Whether some amounts have a decimal comma and others a decimal point."""
 
 
 def detect_style(amounts: Iterable[str], days: Iterable[str], *, semicolons: bool) -> Style:
@@ -70,18 +78,18 @@ def detect_style(amounts: Iterable[str], days: Iterable[str], *, semicolons: boo
     comma = commas if commas is not points else None
     # a locale with a decimal comma never writes the month first
     day_first = not second_is_day and (first_is_day or comma is True or (semicolons and comma is None))
-    return Style(comma, semicolons, day_first, first_is_day or second_is_day)
+    return Style(comma, semicolons, day_first, first_is_day or second_is_day, mixed=commas and points)
 
 
 def parse_number(text: str, style: Style) -> Decimal | None:
-    """Parse an exact finite number; None if the text is not a number. Understands currency signs, negatives in brackets
-    or with a minus at the end, and thousands separators."""
+    """Parse an exact finite number; None if the text is not a number, or names a currency that is not known.
+    Understands currency signs, negatives in brackets or with a minus at the end, and thousands separators."""
     match = _match_money(text)
     plain = None if match is None else _with_decimal_point(_strip_groups(match["number"].strip()), style)
     if match is None or plain is None or (match["open"] is None) is not (match["close"] is None):
         return None
     signs = [match["sign"], match["inner"], match["back"], "-" if match["open"] else ""]
-    if sum(bool(sign) for sign in signs) > 1 or len(_currencies(match)) > 1 or _PLAIN.fullmatch(plain) is None:
+    if sum(bool(sign) for sign in signs) > 1 or _PLAIN.fullmatch(plain) is None or _currency(match) is None:
         return None
     try:
         value = Decimal(plain)
@@ -107,10 +115,29 @@ def parse_count(text: str, style: Style) -> int | None:
     return None if value is None or value < 0 or value != int(value) else int(value)
 
 
-def currency_in(text: str) -> str | None:
-    """Currency that an amount names (€12.34, 12.34 EUR); None where it names none."""
+def is_ambiguous(text: str, style: Style) -> bool:
+    """Whether the mark in an amount (1,234 or 1.234) may be its decimal point or one between thousands, and neither the
+    other amounts of the file, nor a dollar sign, nor semicolons between cells tell which."""
+    number = _digits(text)
+    if number is None or style.comma is not None or _AMBIGUOUS.fullmatch(number) is None:
+        return False
+    has_dollar_sign = "$" in text and currency_in(text) in _DOLLARS
+    if style.mixed or "," in number:
+        return style.mixed or style.semicolons is has_dollar_sign
+    return style.semicolons or (bool(currency_in(text)) and not has_dollar_sign)
+
+
+def currency_in(text: str) -> str:
+    """Currency that an amount names (€12.34, 12.34 EUR, $12.34 CAD); empty where it names none."""
     match = _match_money(text)
-    return _currency_code("".join(_currencies(match)) if match else "")
+    return (_currency(match) if match else "") or ""
+
+
+def may_be_in(text: str, currency: str) -> bool:
+    """Whether what an amount says of its currency agrees with the currency that its line names."""
+    named = currency_in(text)
+    only_sign = "$" in text and "US$" not in text and named == USD
+    return named in ("", currency) or (only_sign and currency in _DOLLARS)
 
 
 def split_head_currency(name: str) -> tuple[str, str | None]:
@@ -172,8 +199,13 @@ def _normalize_spaces(text: str) -> str:
     return " ".join(text.translate(_SPACES).split())
 
 
-def _currencies(match: re.Match[str]) -> list[str]:
-    return [code for name in ("lead", "before", "after") if (code := match[name])]
+def _currency(match: re.Match[str]) -> str | None:
+    """Code of the currency of an amount; empty where it names none, None where it is unknown or there are several."""
+    names = [name for group in ("lead", "before", "after") if (name := match[group])]
+    codes = {_currency_code(name) for name in names}
+    if len(names) == 2 and "$" in names and codes <= _DOLLARS:
+        codes.discard(USD)  # `$5 CAD`: the sign is that of the code
+    return (codes or {USD if names else ""}).pop() if len(codes) < 2 else None
 
 
 def _currency_code(text: str) -> str | None:
@@ -195,15 +227,14 @@ def _has_decimal_comma(plain: str) -> bool:
     """Whether a comma can only be the decimal point."""
     if _SINGLE_COMMA.fullmatch(plain):
         return _AMBIGUOUS.fullmatch(plain) is None
-    grouped = _POINT_GROUPS.fullmatch(plain) is not None and "," in plain
-    return grouped or _SCIENTIFIC.fullmatch(plain) is not None
+    return _POINT_GROUPS.fullmatch(plain) is not None or _SCIENTIFIC.fullmatch(plain) is not None
 
 
 def _has_decimal_point(plain: str) -> bool:
     """Whether a point can only be the decimal point."""
     if "," not in plain and plain.count(".") == 1:
         return _AMBIGUOUS.fullmatch(plain) is None
-    return _COMMA_GROUPS.fullmatch(plain) is not None and "." in plain
+    return _COMMA_GROUPS.fullmatch(plain) is not None
 
 
 def _with_decimal_point(plain: str, style: Style) -> str | None:

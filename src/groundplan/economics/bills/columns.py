@@ -168,6 +168,8 @@ def detect_columns(head: Sequence[str], chosen: Mapping[str, str], file: str) ->
             found[role] = positions[normalize_name(name)]
     if "credits" not in chosen and _is_after_credits(head, found):
         found.pop("credits", None)
+    if "currency" not in chosen and _names_currency(head, found):
+        found.pop("currency", None)
     if "amount" not in found and not {"input", "output"} & found.keys():
         hint = f"Name it: --columns amount=NAME. The file has: {', '.join(head)[:400]}."
         raise _column_error("no column tells amounts or tokens", hint, file)
@@ -182,6 +184,15 @@ def _positions(head: Sequence[str]) -> dict[str, int]:
         if normalized := normalize_name(name):
             positions.setdefault(normalized, index)
     return positions
+
+
+def _names_currency(head: Sequence[str], found: Mapping[str, int]) -> bool:
+    """Whether the column of amounts says their currency itself (`costInUsd`): a column of currencies is then that of
+    other amounts, such as those in the currency of billing."""
+    if "amount" not in found:
+        return False
+    name = head[found["amount"]]
+    return split_head_currency(name)[1] is not None or normalize_name(name).endswith("usd")
 
 
 def _is_after_credits(head: Sequence[str], found: Mapping[str, int]) -> bool:

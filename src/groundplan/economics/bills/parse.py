@@ -21,7 +21,9 @@ from groundplan.economics.bills.cells import (
     currency_in,
     detect_style,
     has_slashes,
+    is_ambiguous,
     is_dash,
+    may_be_in,
     parse_count,
     parse_day,
     parse_last_day,
@@ -326,7 +328,7 @@ class _LineReader:
         return BillLine(
             number, day, model,
             UUID(call[1]) if call else None, int(call[2]) if call and call[2] else None,
-            amount, self._currency(cells), decimals, tokens.get("input"), tokens.get("output"),
+            amount, self._currency(number, cells), decimals, tokens.get("input"), tokens.get("output"),
             self._count(number, cells, "requests"), token_class, cells.get("deployment"), cells.get("service"),
             charge_kind(cells), has_foreign_id=call is None and "id" in cells,
             until=self._last_day(day, cells.get("end")),
@@ -362,9 +364,13 @@ class _LineReader:
             )
         return tuple(notes)
 
-    def _currency(self, cells: Mapping[str, str]) -> str:
-        named = cells.get("currency", "").strip().upper()[:8]
-        return named or currency_in(cells.get("amount", "")) or self.currency
+    def _currency(self, number: int, cells: Mapping[str, str]) -> str:
+        named, amount = cells.get("currency", "").strip().upper()[:8], cells.get("amount", "")
+        if named and not may_be_in(amount, named):
+            message = f"the amount is in {currency_in(amount)}, and the line's currency is {named}"
+            hint = "Correct one of them, or read no column of currencies: --columns currency= (with an empty name)."
+            self.problems.append(Problem(message, "bill_line", hint, Where(self.file, number)))
+        return named or currency_in(amount) or self.currency
 
     def _add_problem(self, number: int, role: str, expected: str) -> None:
         hint = f"Write {expected}, or name another column: --columns {role}=NAME."
@@ -379,6 +385,10 @@ class _LineReader:
         if amount is None:
             self._add_problem(number, "amount", "an amount of money")
             return None, 0
+        if is_ambiguous(text, self.style):
+            message = f"amount {text[:40]} may be thousands, or have three decimals"
+            hint = "No other amount tells how the file writes them: write this one as 1234.00 or 1.2340."
+            self.problems.append(Problem(message, "bill_line", hint, Where(self.file, number)))
         return amount, _decimals(amount)
 
     def _count(self, number: int, cells: Mapping[str, str], role: str) -> int | None:
