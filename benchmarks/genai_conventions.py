@@ -57,9 +57,8 @@ def example_call() -> CallState:
     state, call = EpochState(), new_id().bytes
     usage = Usage(input=9, output=5, cache_read=2, cache_write=1, reasoning=1)
     source = [("doc", "a.md", 1, 2)]
-    state.apply(
-        Reservation(call, 0, 1000, "w", "p", "k", "chat.completions", "d", "s", "openai/m", 1, 5, [Charge("b", "t", 5)])
-    )
+    made = ("chat.completions", "d", "s", "openai/m", 1, 5, [Charge("b", "t", 5)], False, "", True)
+    state.apply(Reservation(call, 0, 1000, "w", "p", "k", *made))
     state.apply(Settlement(call, 0, 1010, 3, "failed", 503, usage, False, [], 9000, 500, 200, 4000, 0, 4100))
     steps = [("identify", 100), ("ground", 450), ("serve", 9000)]
     end = (10_000, 9_000, steps, source, False, "")

@@ -227,6 +227,18 @@ def test_a_call_names_the_model_that_answered_it() -> None:
         assert (attributes["gen_ai.provider.name"], attributes["gen_ai.request.model"]) == answered
 
 
+async def test_a_stream_that_fails_before_its_first_chunk_is_one_in_its_spans(rig: Rig) -> None:
+    """Without the attribute the conventions take a request for one that is not streamed."""
+    rig.one.script, rig.two.script = Script(mode="error", status=503), Script(tokens=2)
+    assert (await rig.chat(stream=True)).status == (await rig.chat()).status == 200
+    records = await rig.records()
+    calls = [[each for each in records if each.call == call] for call in dict.fromkeys(each.call for each in records)]
+    for call, streamed in zip(calls, (True, None), strict=True):
+        spans = [span for span in call_spans(call_with(*call)) if "gen_ai.request.model" in span.attributes]
+        assert [span.attributes["groundplan.outcome"] for span in spans[1:]] == ["not_billed", "ok"]
+        assert [span.attributes.get("gen_ai.request.stream") for span in spans] == [streamed] * 3
+
+
 @pytest.mark.parametrize(
     ("step", "code", "name", "tool"),
     [

@@ -16,7 +16,7 @@ from uuid import UUID
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from msgspec.structs import replace
+from msgspec.structs import astuple, replace
 
 from groundplan.core.errors import Conflict, Invalid, Unavailable
 from groundplan.core.ids import new_id
@@ -896,6 +896,19 @@ def test_what_a_newer_program_wrote_is_no_damage(kind: int, payload: bytes) -> N
     data = records.segment_header(EPOCH, 1) + records.encode_frame(kind, 1, payload)
     with pytest.raises(Unavailable, match="journal_newer"):
         list(SegmentReader(data + bytes(4096), EPOCH, 1, 0))
+
+
+def test_records_of_a_program_that_knew_fewer_or_more_fields_are_read() -> None:
+    """As after an upgrade, and while workers of both programs run."""
+    made = Reservation(b"c" * 16, 0, 1, "w", "p", "k", "chat", "d", "s", "m", 1, 5, [], True, "judge", streamed=True)
+    fields = list(astuple(made))
+    frames = [
+        records.encode_frame(records.RESERVATION, number, records.encode(values))
+        for number, values in enumerate((fields[:-1], fields, [*fields, "later"]), 1)
+    ]
+    data = records.segment_header(EPOCH, 1) + b"".join(frames)
+    found = [entry.record for entry in SegmentReader(data + bytes(4096), EPOCH, 1, 0)]
+    assert found == [replace(made, streamed=False), made, made]
 
 
 def test_a_file_that_is_not_a_segment_is_refused(tmp_path: Path) -> None:

@@ -103,6 +103,8 @@ class Reservation(msgspec.Struct, frozen=True, array_like=True):
     """Why the gateway itself calls a model; empty: to answer a caller. `guardrail`: for its judge; `cascade`: for its
     checks (a judge, further answers that must agree); `judge`: for that of an experiment or a replay; `shadow`: for the
     second answer of an experiment; `replay`: for that of a replay."""
+    streamed: bool = False
+    """Whether the upstream is asked for a stream."""
 
 
 class Settlement(msgspec.Struct, frozen=True, array_like=True):

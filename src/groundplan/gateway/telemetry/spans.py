@@ -16,7 +16,7 @@ from groundplan.gateway.call.trace import attempt_span, call_span, step_span
 from groundplan.gateway.journal.ledger_rows import attempt_state
 from groundplan.gateway.journal.recovery import Attempt, CallState
 from groundplan.gateway.telemetry.conventions import OPERATIONS, provider_and_model
-from groundplan.ledger.model import Finish, Usage
+from groundplan.ledger.model import Finish, Reservation, Usage
 
 SERVER, CLIENT, INTERNAL = "server", "client", "internal"
 _TOOL_STEP = "tool "
@@ -89,8 +89,19 @@ def _call_operation(call: CallState, operation: str) -> dict[str, Value]:
     answered = [each for each in asked if each.settlement is not None and each.settlement.outcome == "ok"]
     if not asked:
         return {}
-    provider, model = provider_and_model((answered or asked)[-1].reservation.model)
-    return {"gen_ai.operation.name": operation, "gen_ai.provider.name": provider, "gen_ai.request.model": model}
+    return _model_operation((answered or asked)[-1].reservation, operation)
+
+
+def _model_operation(made: Reservation, operation: str) -> dict[str, Value]:
+    provider, model = provider_and_model(made.model)
+    attributes: dict[str, Value] = {
+        "gen_ai.operation.name": operation,
+        "gen_ai.provider.name": provider,
+        "gen_ai.request.model": model,
+    }
+    if made.streamed:
+        attributes["gen_ai.request.stream"] = True  # without it a request counts as one that is not streamed
+    return attributes
 
 
 def _call_times(call: CallState) -> tuple[int, int]:
@@ -144,11 +155,8 @@ def _tool_step(step: str, end: Finish) -> tuple[str, dict[str, Value]]:
 
 def _attempt_span(ids: UUID, trace: bytes, attempt: Attempt, operation: str, started: int) -> Span:
     made, settled = attempt.reservation, attempt.settlement
-    provider, model = provider_and_model(made.model)
-    attributes: dict[str, Value] = {
-        "gen_ai.operation.name": operation,
-        "gen_ai.provider.name": provider,
-        "gen_ai.request.model": model,
+    attributes = _model_operation(made, operation)
+    attributes |= {
         "groundplan.deployment": made.deployment,
         "groundplan.site": made.site,
         "groundplan.attempt": made.attempt,
@@ -165,7 +173,6 @@ def _attempt_span(ids: UUID, trace: bytes, attempt: Attempt, operation: str, sta
         finish = begin + settled.duration_us * 1000
         attributes |= _usage_attributes(settled.usage)
         if settled.first_chunk_us:
-            attributes["gen_ai.request.stream"] = True  # without it a request counts as one that is not streamed
             attributes["gen_ai.response.time_to_first_chunk"] = settled.first_chunk_us / 1e6
         if settled.http_status:
             attributes["http.response.status_code"] = settled.http_status
@@ -177,7 +184,7 @@ def _attempt_span(ids: UUID, trace: bytes, attempt: Attempt, operation: str, sta
         }
     if error:
         attributes["error.type"] = error
-    name = f"{operation} {model}"
+    name = f"{operation} {attributes['gen_ai.request.model']}"
     return Span(trace, attempt_span(ids, made.attempt), call_span(ids), name, CLIENT, begin, finish, attributes, error)
 
 

@@ -29,24 +29,26 @@ def begin_attempt(
     key, workload, token = exchange.key, exchange.workload, exchange.reservation
     if key is None or workload is None or exchange.catalog is None or token is None:
         raise AssertionError("not admitted")
-    number = exchange.attempt_count
+    number, ask = exchange.attempt_count, exchange.ask
     sequence = gateway.journal.reserve(
+        # positional, in the order of the fields, as more than 15 keyword arguments take six times as long
         Reservation(
-            call=exchange.id_bytes,
-            attempt=number,
-            at=at,
-            workload=workload.name,
-            person=exchange.person,
-            key=key.id,
-            endpoint=exchange.endpoint,
-            deployment=deployment.name,
-            site=deployment.site,
-            model=deployment.model,
-            blueprint=exchange.catalog.number,
-            bound=exchange.bounds[deployment.name],
-            charges=exchange.charge_list(0) if inherits else gateway.slices.reserved_charges(token),
-            demo=exchange.catalog.blueprint.demo,
-            purpose=exchange.purpose,
+            exchange.id_bytes,
+            number,
+            at,
+            workload.name,
+            exchange.person,
+            key.id,
+            exchange.endpoint,
+            deployment.name,
+            deployment.site,
+            deployment.model,
+            exchange.catalog.number,
+            exchange.bounds[deployment.name],
+            exchange.charge_list(0) if inherits else gateway.slices.reserved_charges(token),
+            exchange.catalog.blueprint.demo,
+            exchange.purpose,
+            ask is not None and ask.stream,
         ),
         soon=may_defer_write,
     )
