@@ -96,6 +96,15 @@ async def test_a_message_in_place_of_a_delta_is_one(tmp_path: Path, path: str, s
         await rig.books()
 
 
+@pytest.mark.parametrize("path", PATHS)
+async def test_the_name_of_a_message_may_be_escaped(tmp_path: Path, path: str) -> None:
+    stream = encode_events(*WHOLE["repeated"], DONE).replace(b'"message"', b'"mess\\u0061ge"')
+    async with raw_upstream_rig(tmp_path, STREAM_HEAD + stream) as rig:
+        reply = await post(rig, path, request_body(path))
+        assert "".join(map(text_of, parse_events(reply.body))).rstrip() == SAID
+        assert (await rig.settlements())[0].outcome == "ok"
+
+
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/responses"])
 async def test_calls_of_a_whole_message_are_numbered(tmp_path: Path, path: str) -> None:
     calls = [{"id": f"c{n}", "type": "function", "function": {"name": "look", "arguments": "{}"}} for n in (1, 2)]
