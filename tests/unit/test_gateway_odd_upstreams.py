@@ -316,6 +316,44 @@ async def test_a_call_with_nothing(tmp_path: Path, arguments: str | None, stream
         assert (await rig.settlements())[0].outcome == "ok"
 
 
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/responses", "/v1/messages"])
+@pytest.mark.parametrize("stream", [False, True])
+async def test_ids_of_calls_that_are_numbers_are_text(tmp_path: Path, path: str, stream: bool) -> None:
+    """What the function is called with stays as it came, also where that is no text."""
+    given = {"id": 7, "tool_calls": [{"id": 8}]}
+    called = [
+        {"index": at, "id": id, "type": "function", "function": {"name": "look", "arguments": arguments}}
+        for at, (id, arguments) in enumerate([(0, json.dumps(given)), (12345678901234567890, given), ("c", "{}")])
+    ]
+    sent = STREAM_HEAD + encode_events(ROLE, chunk({"tool_calls": called}), chunk({}, "tool_calls"), DONE)
+    if not stream:
+        message = {"role": "assistant", "content": '"id": 5', "tool_calls": called}
+        sent = json_response(completion_body(choices=[{"index": 0, "message": message, "finish_reason": "tool_calls"}]))
+    asked: dict[str, Any] = {"model": "auto", "stream": stream, "max_output_tokens": 20, "input": "x"}
+    if path != "/v1/responses":
+        asked = {"model": "auto", "stream": stream, "max_tokens": 20, "messages": [{"role": "user", "content": "x"}]}
+    async with raw_upstream_rig(tmp_path, sent) as rig:
+        reply = await post(rig, path, asked)
+        events = events_of(reply.body) if stream else [reply.json]
+        found = [(each.get("call_id") or each["id"], each) for event in events for each in calls_of(event)]
+        assert [id for id, _ in found] == ["0", "12345678901234567890", "c"]
+        if path == "/v1/chat/completions":
+            assert [each["function"] for _, each in found] == [each["function"] for each in called]
+        assert (await rig.settlements())[0].outcome == "ok"
+
+
+def calls_of(event: Any) -> list[dict[str, Any]]:
+    """The beginnings of tool calls in an answer or event of any API."""
+    if not isinstance(event, dict):
+        return []
+    told = [choice.get("message") or choice.get("delta") or {} for choice in event.get("choices", ())]
+    found = [call for each in told for call in each.get("tool_calls") or ()]
+    items = [*event.get("output", ()), *(event.get("content") or ()), event.get("item"), event.get("content_block")]
+    began = event.get("type", "").endswith((".added", "_start")) or event.get("object") or event.get("role")
+    kinds = ("function_call", "tool_use")
+    return found + [each for each in items if began and isinstance(each, dict) and each.get("type") in kinds]
+
+
 async def test_what_follows_the_end_is_no_part_of_it(tmp_path: Path) -> None:
     async with raw_upstream_rig(
         tmp_path, STREAM_HEAD + encode_events(*ANSWER) + b"data: {torn\n\n" + encode_events(HI)

@@ -11,6 +11,7 @@ import msgspec
 from groundplan.core.ids import new_id
 from groundplan.economics.prices.provider_usage import ChatUsage
 from groundplan.gateway.surfaces.chat.annotations import ANNOTATIONS_LEFT_OUT, UrlCitation, has_others, listed_pages
+from groundplan.gateway.surfaces.chat.call_ids import with_text_ids
 from groundplan.gateway.surfaces.chat.chunk import NULL, json_size
 from groundplan.gateway.surfaces.chat.whole_messages import with_deltas
 from groundplan.gateway.surfaces.codec import Malformed
@@ -417,7 +418,7 @@ _chunk = msgspec.json.Decoder(Chunk).decode
 
 def parse_completion(data: bytes) -> Completion:
     """Parse a whole answer with at least one choice. Raises `Malformed`."""
-    found = decode_upstream(_completion, data)
+    found = decode_upstream(_completion, with_text_ids(data))
     if not found.choices:
         raise Malformed("the upstream's answer has no content")
     for choice in found.choices:
@@ -427,7 +428,7 @@ def parse_completion(data: bytes) -> Completion:
 
 def parse_chunk(data: bytes) -> Chunk:
     """Parse one event of a stream. Raises `Malformed`, also for an error event."""
-    found = decode_upstream(_chunk, with_deltas(data), STREAM)
+    found = decode_upstream(_chunk, with_text_ids(with_deltas(data), STREAM), STREAM)
     if bytes(found.error) != b"null":
         raise stream_error(data)
     for choice in found.choices:

@@ -12,6 +12,7 @@ from groundplan.gateway.call.ask import Ask, note_left_out
 from groundplan.gateway.http.chunk_template import ChunkTemplate
 from groundplan.gateway.http.sse import DONE, END, append_field, format_event
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
+from groundplan.gateway.surfaces.chat.call_ids import with_text_ids
 from groundplan.gateway.surfaces.chat.chunk import Chunk, read_chunk, remove_usage, usage_chunk
 from groundplan.gateway.surfaces.chat.whole_messages import with_deltas
 from groundplan.gateway.surfaces.openai_relay import OpenAIRelay, refuse_unfinished, stream_error
@@ -84,6 +85,7 @@ class ChatRelay(OpenAIRelay):
             raise stream_error(data)
         if chunk.has_whole_message():
             return self.feed(with_deltas(data))
+        data = with_text_ids(data, STREAM)
         if chunk.usage is not None:
             self.usage = chunk.usage.usage(normalize_tier(self.tier)) or self.usage
         self.output_bytes += chunk.output_bytes()

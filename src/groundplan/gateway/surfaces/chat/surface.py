@@ -29,6 +29,7 @@ from groundplan.gateway.surfaces.body import (
     refuse_fields,
     stream_options_with_usage,
 )
+from groundplan.gateway.surfaces.chat.call_ids import with_text_ids
 from groundplan.gateway.surfaces.chat.relay import ChatRelay, CopiesRelay, ServiceRelay, take_left_out
 from groundplan.gateway.surfaces.codec import Codec, Malformed, UpstreamAnswer
 from groundplan.gateway.surfaces.file_references import NamedFile, find_file, with_files_inlined, without_fields
@@ -298,6 +299,7 @@ class OpenAIChat:
         for choice in answer.choices:
             refuse_unfinished(choice.finish_reason)
         refuse_encoding(data)
+        data = with_text_ids(data)
         return UpstreamAnswer(
             data, None if answer.usage is None else answer.usage.usage(normalize_tier(answer.service_tier))
         )
