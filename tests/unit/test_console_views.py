@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from fastapi import Request
+from fastapi import FastAPI, Request
 from hypothesis import given
 from hypothesis import strategies as st
 
 from groundplan import console
+from groundplan.api import errors
 from groundplan.console import charts, cost_figures, receipt
 from groundplan.console.client import Api, Reply
 from groundplan.console.overview import marks, plan_view
@@ -23,8 +24,10 @@ from groundplan.console.pagination import ListPage
 from groundplan.console.plan_svg import AREAS, PlanView, ground_plan
 from groundplan.console.render import (
     RespondWith,
+    Visitor,
     current_visitor,
     escape_direction_marks,
+    fetch_json,
     format_amount,
     format_milliseconds,
     format_time,
@@ -408,6 +411,22 @@ def test_what_is_named_in_a_path_arrives_as_it_is_called() -> None:
 
     asyncio.run(Api(app, (), ("127.0.0.1", 1)).post("/api/people/ana%40acme.example/handover"))
     assert seen == [("/api/people/ana@acme.example/handover", b"/api/people/ana%40acme.example/handover")]
+
+
+def test_what_the_api_did_not_expect_is_told_on_a_page_with_its_id() -> None:
+    app = FastAPI()
+    errors.install(app)
+
+    @app.get("/api/register")
+    def fail() -> None:
+        raise RuntimeError("of a bug")
+
+    visitor = Visitor(Api(app, (), ("127.0.0.1", 1)), {"name": "Ana", "acting": None, "demo": False}, {})
+    with pytest.raises(RespondWith) as caught:
+        asyncio.run(fetch_json(visitor, "/api/register"))
+    text = bytes(caught.value.response.body).decode()
+    assert caught.value.response.status_code == 500 and "<h1>This page cannot be shown</h1>" in text
+    assert re.search(r"something unexpected happened\. Look for [0-9a-f-]{36} in HOME/logs", text)
 
 
 @pytest.mark.parametrize(("status", "shown"), [(401, "Sign in"), (503, "the database rests")])

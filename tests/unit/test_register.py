@@ -47,8 +47,8 @@ WORKSPACE = """\
 """
 
 
-def entries() -> dict[str, Entry]:
-    workspace = load_files({"a.yaml": WORKSPACE})
+def entries(text: str = WORKSPACE) -> dict[str, Entry]:
+    workspace = load_files({"a.yaml": text})
     made = plan(workspace, None, today=TODAY)
     assert made.blueprint is not None, made.refusals
     found = build_register(
@@ -69,6 +69,14 @@ def test_each_thing_has_its_version_owner_evaluations_and_next_look() -> None:
     assert (tool.origin, tool.owner, tool.used_by) == ("crm.example", "ana@acme.example", ("first",))
     assert len(tool.digest) == 64 and tool.digest != found["tool/shop"].digest
     assert "Right in 93 of 100" in card_markdown(model, TODAY) and "2027-02-03" in card_markdown(model, TODAY)
+
+
+def test_a_price_beyond_the_integers_of_canonical_json_has_a_digest() -> None:
+    dear, dearer = (
+        entries(WORKSPACE.replace("output: 1 USD", f"output: {dollars} USD"))["deployment/one"].digest
+        for dollars in (900_000, 900_001)
+    )
+    assert len(dear) == 64 and dear != dearer
 
 
 def test_what_two_teams_have_twice_is_named_with_them() -> None:

@@ -116,7 +116,11 @@ async def _call(app: Application, scope: MutableMapping[str, Any], data: bytes) 
         else:
             chunks.append(message.get("body", b""))
 
-    await app(scope, receive, send)
+    try:
+        await app(scope, receive, send)
+    except Exception:  # raised again by the framework after the API has logged it and answered with its id
+        if not chunks:
+            raise
     raw = b"".join(chunks)
     is_json = any(name == "content-type" and value.startswith("application/json") for name, value in headers)
     if is_json and raw:

@@ -13,6 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from groundplan.blueprint import model as bp
+from groundplan.blueprint.artifact import with_large_integers_as_text
 from groundplan.catalog.workspace import Workspace
 from groundplan.core.canonical import canonical, digest
 
@@ -117,7 +118,7 @@ def _overlap(system: str, same: list[Entry], teams: Mapping[str, str]) -> dict[s
 
 
 def _digest(doc: Any) -> str:
-    return digest(canonical(doc.model_dump(mode="json")))
+    return digest(canonical(with_large_integers_as_text(doc.model_dump(mode="json"))))
 
 
 def _missing(**needed: object) -> tuple[str, ...]:
