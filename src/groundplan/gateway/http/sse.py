@@ -36,6 +36,11 @@ class EventReader:
         """Whether the bytes so far end with a complete event."""
         return not (self._rest or self._ended_in_cr)
 
+    @property
+    def unfinished_bytes(self) -> int:
+        """Bytes that are kept of an event that is not complete."""
+        return len(self._rest) + self._pending_bytes
+
     def feed(self, data: bytes) -> list[bytes]:
         """Data of the events that are complete now (several `data:` lines are joined by LF). Raises `EventTooLarge`."""
         rest = self._rest

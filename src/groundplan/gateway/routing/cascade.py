@@ -25,7 +25,7 @@ from groundplan.gateway.call import admit, settle, stored_answers
 from groundplan.gateway.call.ask import fork_ask, reset_left_out
 from groundplan.gateway.call.attempts.failure import AttemptFailed
 from groundplan.gateway.call.attempts.sequence import AttemptSequence
-from groundplan.gateway.call.delivery.stream import finish_stream
+from groundplan.gateway.call.delivery.stream_end import finish_stream
 from groundplan.gateway.call.delivery.whole_answer import send_whole
 from groundplan.gateway.call.grounding.citation_check import check_whole_answer
 from groundplan.gateway.call.serve import serve

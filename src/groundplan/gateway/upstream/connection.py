@@ -13,7 +13,7 @@ from groundplan.gateway.stalls import READ_SECONDS
 
 BODY_LIMIT = 64 << 20
 UNRESERVED_BYTES = 1 << 20
-"""Bytes of a body for which no memory is reserved: nearly all bodies are smaller."""
+"""Bytes of a body, or of an event of a stream, for which no memory is reserved: nearly all are smaller."""
 IDENTITY_ENCODINGS = frozenset({b"", b"identity", b"none"})
 """Content-Encodings that mean uncompressed; servers say `none` so that nobody compresses their streams."""
 FOREVER = 1e9
@@ -53,12 +53,16 @@ def remaining_wait(remaining: float) -> float:
 
 
 class BodyMemory(Protocol):
-    """Reserves memory for a body that may become large."""
+    """Reserves memory for a body, or an event of a stream, that may become large."""
 
     async def grow(self, size: int, seconds: float, unless: Callable[[], bool] | None = None) -> int:
         """Wait until the body may grow beyond its `size` bytes, for at most `seconds`; return the size up to which it
         may grow without asking again. The caller reads nothing meanwhile, except where `unless` returns true: then
         pausing would hold up others."""
+        ...
+
+    def shrink_to(self, size: int) -> None:
+        """Release all but `size` bytes."""
         ...
 
 
@@ -97,6 +101,10 @@ class UpstreamConnection(Protocol):
     async def read_body(
         self, seconds: float, max_seconds: float = FOREVER, memory: BodyMemory | None = None
     ) -> bytes: ...
+    def blocks_others(self) -> bool:
+        """Whether other calls cannot go on because this one is not read."""
+        ...
+
     def release(self) -> None: ...
     def abort(self) -> None: ...
 

@@ -431,6 +431,10 @@ class Http1Connection(asyncio.Protocol):
         self._chunks.extendleft(reversed(parts))
         self._buffered_bytes, self._read_bytes = self._buffered_bytes + size, self._read_bytes - size
 
+    def blocks_others(self) -> bool:
+        """False: a connection has one call at a time."""
+        return False
+
     # -- end of use ---------------------------------------------------------------------------------------------------
     def release(self) -> None:
         """Return the connection to its pool after a complete answer; else close it. It is also closed if the request

@@ -279,7 +279,7 @@ class Http2Connection:
         """Whether the caller reads the answer more slowly than it comes."""
         return now - self._unread_since > STALL_SECONDS
 
-    def _blocks_others(self) -> bool:
+    def blocks_others(self) -> bool:
         """Whether stalled answers fill the window of the connection, this one has been stalled longest, and another
         call there waits for more. A trickle through a window that is nearly full does not count as progress."""
         now, mine = self._pool.loop.time(), [call for call in self._pool.calls if call.transport is self.transport]
@@ -304,7 +304,7 @@ class Http2Connection:
             if self._read_bytes > BODY_LIMIT:
                 raise UpstreamFailure("malformed", "the upstream's answer is too large", sent=True)
             if self._read_bytes > unreserved and memory is not None:
-                unreserved = await memory.grow(self._read_bytes, end - now(), self._blocks_others)
+                unreserved = await memory.grow(self._read_bytes, end - now(), self.blocks_others)
             max_seconds = remaining_wait(end - now())
         return b"".join(parts)
 

@@ -153,10 +153,8 @@ class Attempt(RequestPreparation):
         self._close()
         billed = failure.sent and self.exchange.attempt_sent
         failed = AttemptFailed(str(failure), billed=billed, stale_connection=is_stale, kind=kind)
-        failed.hint, failed.retry_after = (
-            failure.hint or hint_for_timeout(kind, self.deployment.name),
-            failure.retry_after,
-        )
+        failed.hint = failure.hint or hint_for_timeout(kind, self.deployment.name)
+        failed.retry_after = failure.retry_after
         failed.lacked_room = self._is_our_fault(kind)
         failed.service_unavailable = kind == "refused" and not billed and is_translated(self.deployment, self._codec)
         return failed
@@ -213,8 +211,7 @@ class Attempt(RequestPreparation):
         """Read the whole of an answer that is not streamed, before the call's deadline."""
         left = max(MIN_WAIT_SECONDS, self.deadline - self.gateway.loop.time())
         data = await connection.read_body(self.deployment.idle_ms / 1000, left, self)
-        if self._share is not None:
-            self._share.shrink_to(len(data))
+        self.shrink_to(len(data))
         return data
 
     async def grow(self, size: int, seconds: float, unless: Callable[[], bool] | None = None) -> int:
@@ -224,6 +221,11 @@ class Attempt(RequestPreparation):
             rank = RANKS["normal" if workload is None else workload.reliability.priority]
             self._share = MemoryShare(self.gateway.answer_memory, rank, "" if workload is None else workload.name)
         return await self._share.grow(size, seconds, unless)
+
+    def shrink_to(self, size: int) -> None:
+        """See `BodyMemory`."""
+        if self._share is not None:
+            self._share.shrink_to(size)
 
     def _parse_answer(self, connection: UpstreamConnection, data: bytes) -> None:
         exchange = self.exchange
@@ -276,7 +278,7 @@ class Attempt(RequestPreparation):
         streaming.secrets = () if self._target is None else self._target.secrets
         self.streaming = streaming if not binary else BinaryStreaming(connection, self.deployment, relay, kind)
         try:
-            await self.streaming.open(self.gateway, since, seconds)
+            await self.streaming.open(self.gateway, since, seconds, self)
         except StreamBroken as broken:
             exchange.output_bytes = relay.output_bytes
             if status := provider_refusals.embedded_status(broken.error_body):
@@ -285,6 +287,7 @@ class Attempt(RequestPreparation):
                 return
             failed = AttemptFailed(str(broken), billed=True, status=self.status, kind=broken.kind)
             failed.guardrail_refusal, failed.guarded_relay = broken.refusal, guarded
+            failed.hint, failed.lacked_room = broken.hint, self._is_our_fault(broken.kind)
             raise failed from broken
 
     async def _read_unstreamed(self, connection: UpstreamConnection, kind: bytes) -> None:
@@ -317,12 +320,12 @@ class Attempt(RequestPreparation):
             gateway.call_counters.open_streams += 1
             gateway.streams.add(self)
             try:
-                await streaming.relay_rest(gateway, exchange, self.sequence)
+                await streaming.relay_rest(gateway, exchange, self.sequence, self)
                 self._release_load()  # the final checks take no place at the deployment
                 await streaming.finish(gateway, exchange)
             except StreamBroken as broken:
                 failed = AttemptFailed(str(broken), billed=True, status=self.status, kind=broken.kind)
-                failed.guardrail_refusal = broken.refusal
+                failed.guardrail_refusal, failed.lacked_room = broken.refusal, self._is_our_fault(broken.kind)
                 if exchange.response.started:
                     failed.relay = streaming.relay
                 raise failed from broken
@@ -456,7 +459,7 @@ class Attempt(RequestPreparation):
                 if self.streaming is None:
                     await self._read_response(connection)
                 if self.streaming is not None:
-                    await self.streaming.drain(self.deployment.idle_ms / 1000)
+                    await self.streaming.drain(self.deployment.idle_ms / 1000, self)
             usage, billed = self._reported_usage(), not self.is_refused
         except AttemptFailed as failed:
             billed = failed.billed

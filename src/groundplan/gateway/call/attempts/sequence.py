@@ -24,7 +24,7 @@ from groundplan.gateway.call.attempts.reserve import reserve
 from groundplan.gateway.call.attempts.resume import begin_continuation, can_continue
 from groundplan.gateway.call.attempts.send_permission import may_send, wait_for_policy
 from groundplan.gateway.call.context import Gateway
-from groundplan.gateway.call.delivery.stream import break_off
+from groundplan.gateway.call.delivery.stream_end import break_off
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.surfaces.codec import Relay, final_usage
 from groundplan.gateway.upstream.providers import SERVICE

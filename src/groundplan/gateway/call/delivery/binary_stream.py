@@ -13,7 +13,7 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.delivery.stream import Streaming
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.surfaces.codec import Relay
-from groundplan.gateway.upstream.connection import UpstreamConnection
+from groundplan.gateway.upstream.connection import BodyMemory, UpstreamConnection
 from groundplan.ledger.model import Usage
 
 _CONTENT_TYPE = re.compile(
@@ -61,9 +61,9 @@ class BinaryStreaming(Streaming):
         super().__init__(connection, deployment, relay)
         self.content_type_lines = b"content-type: %b\r\n" % kind
 
-    async def relay_rest(self, gateway: Gateway, exchange: Exchange, sequence: int) -> None:
+    async def relay_rest(self, gateway: Gateway, exchange: Exchange, sequence: int, memory: BodyMemory) -> None:
         exchange.sent_chunks = None if exchange.sent_chunks is None else []
-        await super().relay_rest(gateway, exchange, sequence)
+        await super().relay_rest(gateway, exchange, sequence, memory)
 
     def _idle_seconds(self, gateway: Gateway, idle: float) -> float:  # noqa: ARG002 -- its base's signature
         """Any data is part of the answer."""

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from groundplan.blueprint.model import Deployment
-from groundplan.core.errors import Denied, Unavailable
-from groundplan.core.money import format_usd
+from groundplan.core.errors import Denied
 from groundplan.gateway.call import settle, stored_answers
 from groundplan.gateway.call.context import Gateway
+from groundplan.gateway.call.delivery.stream_end import EVENT_STREAM, finish_stream, send_end
+from groundplan.gateway.call.delivery.to_client import write_large
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.http.chunk_template import ChunkTemplate
 from groundplan.gateway.http.sse import MAX_EVENT, EventReader, EventTooLarge, format_event
@@ -28,6 +29,8 @@ from groundplan.gateway.surfaces.upstream_json import STREAM
 from groundplan.gateway.upstream.connection import (
     BODY_LIMIT,
     FOREVER,
+    UNRESERVED_BYTES,
+    BodyMemory,
     UpstreamConnection,
     UpstreamFailure,
     remaining_wait,
@@ -37,8 +40,6 @@ from groundplan.gateway.upstream.secret_masking import mask
 if TYPE_CHECKING:
     from groundplan.gateway.guard.relay import GuardedRelay
 
-EVENT_STREAM = b"content-type: text/event-stream\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
-"""Header lines of a stream. The last one makes nginx, and proxies that read it, pass on each piece at once."""
 BURST_BYTES = 32 << 10
 """Larger pieces are handled in parts, with other calls in between: a proxy may deliver a whole answer at once, of which
 each event is checked or translated."""
@@ -53,6 +54,8 @@ class StreamBroken(Exception):
     """The error with which the stream began, where that is all of it."""
     kind: str = "cut"
     """Kind of failure, as of an `UpstreamFailure`."""
+    hint: str = ""
+    """As that of an `UpstreamFailure`."""
 
 
 class Streaming:
@@ -70,6 +73,7 @@ class Streaming:
         "_pass_through",
         "_pending_output",
         "_reader",
+        "_reserved_bytes",
         "guarded",
         "relay",
         "secrets",
@@ -84,6 +88,8 @@ class Streaming:
         self._connection = connection
         self._deployment = deployment
         self._reader = EventReader(BODY_LIMIT if deployment.kind == "images" else MAX_EVENT)
+        self._reserved_bytes = UNRESERVED_BYTES
+        """Size up to which an unfinished event may grow."""
         self._pending_output = b""
         self._failure: Malformed | EventTooLarge | None = None
         """The failure of an event, raised by the coroutine that waits for data."""
@@ -104,9 +110,9 @@ class Streaming:
         """The relay with guardrails, which may hold output back: what it has received counts as progress all the
         same."""
 
-    async def open(self, gateway: Gateway, started_at: float, seconds: float) -> None:
+    async def open(self, gateway: Gateway, started_at: float, seconds: float, memory: BodyMemory) -> None:
         """Read until there is something for the client, or to the end of a stream that has nothing for it, within
-        `seconds` after `started_at`.
+        `seconds` after `started_at`. `memory` is asked for room for a large event.
 
         Raises `StreamBroken`.
         """
@@ -125,6 +131,7 @@ class Streaming:
                     raise self._failure  # the client has nothing yet, so another attempt may follow
                 if self._pending_output or relay.output_bytes or (self.guarded is not None and self.guarded.has_output):
                     return  # also where the model reasons, which the client's API does not show
+                started_at += await self._reserve(memory, connection.call_deadline - now())
         except (Malformed, UpstreamFailure, EventTooLarge) as failure:
             broken = _stream_broken(failure)
             if isinstance(failure, ErrorAnswer) and not relay.output_bytes:
@@ -133,20 +140,20 @@ class Streaming:
         if not relay.complete:
             raise StreamBroken("the upstream's stream ended early")
 
-    async def relay_rest(self, gateway: Gateway, exchange: Exchange, sequence: int) -> None:
-        """Relay the stream to its end; settle its attempt, unless that is done together with the call. Raises
-        `StreamBroken`, when the client may have a part already."""
+    async def relay_rest(self, gateway: Gateway, exchange: Exchange, sequence: int, memory: BodyMemory) -> None:
+        """Relay the stream to its end; settle its attempt, unless that is done together with the call. `memory`: as for
+        `open`. Raises `StreamBroken`, when the client may have a part already."""
         self._exchange = exchange
         guard, guarded = exchange.guard, self.guarded
         self._connection.call_deadline = FOREVER  # the deadline holds for the first byte only
         if guard is not None and guarded is not None:
             guard.adopt(guarded)
         if self._pending_output:
-            await self._send_first(gateway, exchange, sequence)
+            await self._send_first(gateway, exchange, sequence, memory)
         elif exchange.response.started and (pending := gateway.journal.durable(sequence)) is not None:
             await pending  # the rest of a stream: its first words may be held back, as they may repeat what was sent
         try:
-            await self._relay(gateway, exchange, sequence)
+            await self._relay(gateway, exchange, sequence, memory)
             if self._failure is not None:
                 raise self._failure
         except (Malformed, UpstreamFailure, EventTooLarge) as failure:
@@ -174,7 +181,7 @@ class Streaming:
             exchange.first_byte = exchange.first_byte or time.perf_counter_ns()
             sequence = settle.attempt_and_call(gateway, exchange, "ok", 200, relay.usage, awaited=False)
             last = relay.closing_events(facts(exchange, settle.remaining_budget(gateway, exchange)))
-            await _send_end(gateway, exchange, sequence, last, relay)
+            await send_end(gateway, exchange, sequence, last, relay)
             return
         if guard is not None and guarded is not None:
             try:
@@ -195,14 +202,14 @@ class Streaming:
     async def check_citations(self, gateway: Gateway, exchange: Exchange) -> None:
         """Check the citations of a grounded answer, before its end is sent; see `CitedStreaming`."""
 
-    async def _relay(self, gateway: Gateway, exchange: Exchange, sequence: int) -> None:
+    async def _relay(self, gateway: Gateway, exchange: Exchange, sequence: int, memory: BodyMemory) -> None:
         relay, connection, idle = self.relay, self._connection, self._deployment.idle_ms / 1000
         response = exchange.response
         output_bytes = relay.output_bytes
         wait = limit = idle if output_bytes else self._idle_seconds(gateway, idle)
         silent_since: float | None = None  # when the last sign of an answer came, once data came that is none
         while not relay.done:
-            if response.started:
+            if response.started and self._reserved_bytes == UNRESERVED_BYTES:
                 self._idle_limit = limit
                 connection.pump(self._pump, limit, self._try_pass_through)
             data = await connection.read_chunk(wait)
@@ -210,12 +217,12 @@ class Streaming:
                 return
             out = self._feed(data) if 0 < len(data) <= BURST_BYTES else await self._feed_in_parts(data)
             if out and response.started:
-                self._write(exchange, out)
+                await self._send(gateway, exchange, out, memory)
             if self._failure is not None:
                 raise self._failure
             if out and not response.started:
                 self._pending_output = out
-                await self._send_first(gateway, exchange, sequence)
+                await self._send_first(gateway, exchange, sequence, memory)
             has_progressed, output_bytes = relay.output_bytes > output_bytes, relay.output_bytes
             if out or self._has_pumped or has_progressed or (self.guarded is not None and self.guarded.has_output):
                 wait = limit = idle if output_bytes else self._idle_seconds(gateway, idle)
@@ -228,7 +235,29 @@ class Streaming:
             # comments keep a connection open, and are no sign that an answer will come; reasoning is one, also where
             # the client's API does not show it
             silent_since = gateway.loop.time() if silent_since is None else silent_since
+            silent_since += await self._reserve(memory, limit)
             wait = remaining_wait(gateway.stalls.remaining(silent_since, limit))
+
+    async def _reserve(self, memory: BodyMemory, seconds: float) -> float:
+        """Reserve memory for an unfinished event that has become large; meanwhile nothing is read. Returns the seconds
+        for which that had to wait. Raises `UpstreamFailure` if there is no memory within `seconds`."""
+        size = self._reader.unfinished_bytes
+        if size <= self._reserved_bytes:
+            return 0.0
+        now = asyncio.get_running_loop().time
+        since = now()
+        self._reserved_bytes = await memory.grow(size, seconds, self._must_go_on)
+        return now() - since
+
+    def _must_go_on(self) -> bool:
+        """Whether the stream cannot wait for memory any longer."""
+        return self._failure is not None or self._connection.blocks_others()
+
+    def _release_memory(self, memory: BodyMemory) -> None:
+        """Release the memory of a large event, which the client has."""
+        if self._reserved_bytes > UNRESERVED_BYTES:
+            memory.shrink_to(0)
+            self._reserved_bytes = UNRESERVED_BYTES
 
     def _idle_seconds(self, gateway: Gateway, idle: float) -> float:
         """Seconds for which the upstream may be silent before its first token. An early event that only says that it
@@ -293,13 +322,16 @@ class Streaming:
             self._failure = DeniedAnswer(error)
         self._connection.abort()
 
-    async def drain(self, seconds: float) -> None:
+    async def drain(self, seconds: float, memory: BodyMemory) -> None:
         """Read to the end without relaying, to learn the usage. Raises `StreamBroken`."""
         try:
             while not self.relay.done and (data := await self._connection.read_chunk(seconds)) is not None:
                 self._feed(data)
                 if self._failure is not None:
                     raise self._failure
+                await self._reserve(memory, seconds)
+                if not self._reader.unfinished_bytes:
+                    self._release_memory(memory)
         except (Malformed, UpstreamFailure, EventTooLarge) as failure:
             raise _stream_broken(failure) from failure
 
@@ -352,7 +384,7 @@ class Streaming:
             outputs.append(self._feed(data))
         return b"".join(outputs)
 
-    async def _send_first(self, gateway: Gateway, exchange: Exchange, sequence: int) -> None:
+    async def _send_first(self, gateway: Gateway, exchange: Exchange, sequence: int, memory: BodyMemory) -> None:
         """Send the first bytes of this attempt, once its reservation is durable; the response head is made
         meanwhile."""
         response, lines, head = exchange.response, b"", b""
@@ -364,9 +396,22 @@ class Streaming:
         if not response.started:
             exchange.first_byte = time.perf_counter_ns()
             head = response.start(200, lines)
-        self._write(exchange, self._pending_output, head)
+        out, self._pending_output = self._pending_output, b""
+        await self._send(gateway, exchange, out, memory, head)
         if response.is_write_paused:
             await response.drain()
+
+    async def _send(
+        self, gateway: Gateway, exchange: Exchange, out: bytes, memory: BodyMemory, head: bytes = b""
+    ) -> None:
+        """Write what there is for the client, a large event only as it is taken, and release the event's memory."""
+        if len(out) <= UNRESERVED_BYTES:
+            self._write(exchange, out, head)
+        else:
+            if exchange.sent_chunks is not None:
+                exchange.sent_chunks.append(out)
+            await write_large(gateway, exchange, out, head)
+        self._release_memory(memory)
 
     def _write(self, exchange: Exchange, out: bytes, head: bytes = b"") -> None:
         exchange.response.write(out, head)
@@ -390,60 +435,8 @@ def _needs_final_check(exchange: Exchange) -> bool:
 def _stream_broken(failure: Exception) -> StreamBroken:
     broken = StreamBroken(str(failure) or "an event is too large")
     broken.kind = failure.kind if isinstance(failure, UpstreamFailure) else "malformed"
+    if isinstance(failure, UpstreamFailure):
+        broken.hint = failure.hint
     if isinstance(failure, DeniedAnswer):
         broken.refusal = failure.error
     return broken
-
-
-async def break_off(gateway: Gateway, exchange: Exchange, relay: Relay, reason: str, code: str) -> None:
-    """End a stream of which the client has a part with a well-formed error event.
-
-    Audio has no place for an error: there the connection is cut, so that it does not look complete.
-    """
-    event = _error_event(exchange, relay, reason, code)
-    if not event:
-        settle.finish(gateway, exchange, "failed", 200, code)
-        return
-    await finish_stream(gateway, exchange, "failed", event, code, relay)
-
-
-def _error_event(exchange: Exchange, relay: Relay, reason: str, code: str) -> bytes:
-    """The error event, with the cost so far; empty where the stream has no place for one."""
-    event = relay.error_event(reason, str(exchange.call))
-    id = b'"%b"' % exchange.id
-    event = event.replace(id, b'%b,"cost_usd":"%b"' % (id, format_usd(exchange.cost).encode()))
-    return event if code == "stream_broken" else event.replace(b'"stream_broken"', b'"%b"' % code.encode())
-
-
-async def finish_stream(
-    gateway: Gateway, exchange: Exchange, outcome: str, last: bytes, code: str, relay: Relay | None = None
-) -> None:
-    """Finish the call of a stream, wait until that is durable, and only then send the last bytes: a fraction of a
-    millisecond at the end of a stream goes unnoticed.
-
-    Where it cannot be made durable, a client that has a part gets the error event of `relay`. Otherwise raises
-    `Unavailable`.
-    """
-    now = time.perf_counter_ns()
-    exchange.first_byte = exchange.first_byte or now
-    sequence = settle.finish(gateway, exchange, outcome, 200, code)
-    await _send_end(gateway, exchange, sequence, last, relay)
-
-
-async def _send_end(
-    gateway: Gateway, exchange: Exchange, sequence: int | None, last: bytes, relay: Relay | None
-) -> None:
-    """Send the last bytes of a call whose end has that `sequence` in the journal. Raises as `finish_stream`."""
-    response = exchange.response
-    if sequence is not None and (pending := gateway.journal.durable(sequence, patient=True)) is not None:
-        try:
-            await pending
-        except Unavailable as error:
-            event = b"" if relay is None else _error_event(exchange, relay, error.message, error.code)
-            if not event or not response.started:
-                raise
-            last = event
-    head = b"" if response.started else response.start(200, EVENT_STREAM + headers(exchange, cost=True))
-    if exchange.sent_chunks is not None and last:
-        exchange.sent_chunks.append(last)
-    response.end(last, head)

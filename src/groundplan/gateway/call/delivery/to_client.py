@@ -1,4 +1,4 @@
-"""Sends bytes of an answer that is settled already, at the pace of its client, so that a kill can still cut it off."""
+"""Sends bytes of an answer at the pace of its client, so that a kill can still cut it off."""
 
 from __future__ import annotations
 
@@ -41,6 +41,21 @@ async def send_all(
     gateway.streams.add(leaving)
     try:
         await exchange.response.send_large(status, data, lines, content_type, end)
+    finally:
+        gateway.streams.discard(leaving)
+
+
+async def write_large(gateway: Gateway, exchange: Exchange, data: bytes, head: bytes) -> None:
+    """Write a large part of a stream. Returns when the client has taken nearly all of it or is gone. `head`: the
+    response head, or empty."""
+    response, leaving = exchange.response, _SeverableSend(exchange)
+    gateway.streams.add(leaving)
+    try:
+        for start in range(0, len(data), _PIECE_BYTES):
+            response.write(data[start : start + _PIECE_BYTES], head)
+            head = b""
+            if response.is_write_paused:
+                await response.drain()
     finally:
         gateway.streams.discard(leaving)
 
