@@ -582,6 +582,18 @@ def test_a_line_that_bears_its_upstreams_name_means_our_model() -> None:
     assert not told.notes
 
 
+def test_a_line_that_bears_its_upstreams_resource_means_our_model() -> None:
+    """At Amazon Bedrock a company's own inference profile says nothing of its model."""
+    arn = "arn:aws:bedrock:eu-north-1:12:application-inference-profile/k3v"
+    text = f"date,usage,lineItem/ResourceId,amount\n2026-11-02,tokens,{arn},1\n2026-11-02,tokens,arn:x/nova-a,1\n"
+    places = [
+        replace_struct(deployment("a", 1), model="bedrock/nova-lite", upstream_model=arn),
+        replace_struct(deployment("b", 1), model="bedrock/nova-pro", upstream_model="nova-a"),
+    ]
+    told = reconcile_route._with_our_models(read_bill(text, "a.csv", {}), places, None)
+    assert [each.model for each in told.lines] == ["bedrock/nova-lite", "bedrock/nova-pro"]
+
+
 def test_a_name_that_several_upstreams_give_asks_whose_bill_it_is() -> None:
     text = "date,model,input tokens,output tokens,amount\n2026-11-02,prod-chat,10,5,1\n"
     places = [

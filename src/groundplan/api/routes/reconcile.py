@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
 from decimal import Decimal
@@ -29,7 +29,7 @@ from groundplan.core.words import quantity
 from groundplan.economics.bills.allocated_lines import TERMS, AllocationGap, compare_allocations
 from groundplan.economics.bills.model import CALL_ID_VERSION, EXPLANATION_KINDS, Attempt, Discrepancy, Reconciliation
 from groundplan.economics.bills.model_names import models_by_upstream, resolve_model
-from groundplan.economics.bills.parse import Bill, read_bill
+from groundplan.economics.bills.parse import Bill, BillLine, read_bill
 from groundplan.economics.bills.reconcile import is_billed_by, reconcile
 from groundplan.economics.prices.currency import parse_exchange_rates
 from groundplan.ledger import archive_store, queries
@@ -142,15 +142,25 @@ def _with_our_models(bill: Bill, deployments: Iterable[Deployment], provider: st
     )
     lines, ambiguous = [], dict[str, tuple[str, ...]]()
     for line in bill.lines:
-        models = names.get(line.model.lower(), ()) if line.model else ()
-        if line.model and len(models) > 1 and resolve_model(line.model, models) not in models:
-            ambiguous[line.model] = models
+        name, models = _name_at_upstream(line, names)
+        if len(models) > 1 and resolve_model(line.model, models) not in models:
+            ambiguous[name] = models
         lines.append(replace(line, model=models[0]) if len(models) == 1 else line)
     notes = (
         f"upstreams of {' and '.join(models)} call their model {name}: say whose bill it is, --provider DEPLOYMENT"
         for name, models in ambiguous.items()
     )
     return replace(bill, lines=tuple(lines), notes=(*bill.notes, *notes))
+
+
+def _name_at_upstream(line: BillLine, names: Mapping[str, tuple[str, ...]]) -> tuple[str, tuple[str, ...]]:
+    """(the line's name of a model at an upstream, our models that have it): the name of its model, or of its resource,
+    such as `arn:aws:bedrock:...:inference-profile/eu.amazon.nova-lite-v1:0`."""
+    resource = line.deployment or ""
+    for name in (line.model or "", resource, resource.rpartition("/")[2]):
+        if models := names.get(name.lower(), ()):
+            return name, models
+    return "", ()
 
 
 def _check_not_archived(conn: Connection[Any], period: tuple[date, date]) -> None:

@@ -59,7 +59,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "charge": ("chargecategory", "chargetype", "lineitemlineitemtype", "lineitemtype", "costtype", "recordtype"),
     "credit": ("credittype",),
     "credits": ("credits",),
-    "deployment": ("deployment", "deploymentname", "resourcename", "resourceid", "instancename"),
+    "deployment": ("deployment", "deploymentname", "resourcename", "resourceid", "instancename", "lineitemresourceid"),
 }  # fmt: skip
 """Role of a column -> its possible names, the most reliable first, in lower-case letters and digits only."""
 

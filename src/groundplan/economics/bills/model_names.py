@@ -13,15 +13,19 @@ _MAKER_PREFIX = re.compile(
 """The maker before a model's name at Amazon Bedrock, with or without a region: `eu.anthropic.claude-...`."""
 _VERSION_SUFFIX = re.compile(r"-(?:\d{4}-?\d{2}-?\d{2})(?=$|-)|-v\d+(?:-\d+)?$")
 """Date or number of a version; bills often leave it out."""
+_CLAUDE = re.compile(r"claude-(?:([a-z]+)-(\d+(?:-\d+)?)|(\d+(?:-\d+)?)-([a-z]+))")
+"""Anthropic has its number after the family or before it, and AWS may write the other order: `Claude4.5Sonnet`."""
 
 
 def _spellings(model: str) -> tuple[str, ...]:
-    """How bills may write a model: its full name, and without maker and version."""
+    """How bills may write a model: its full name, without maker and version, and Claude's number in its other place."""
     full = model.rpartition("/")[2].lower()
     short = _normalize(_MAKER_PREFIX.sub("", full))
     while (without_version := _VERSION_SUFFIX.sub("", short)) != short:
         short = without_version
-    return tuple(dict.fromkeys((_normalize(full), short)))
+    claude = _CLAUDE.fullmatch(short)
+    other = (f"claude-{claude[2] or claude[4]}-{claude[1] or claude[3]}",) if claude else ()
+    return tuple(dict.fromkeys((_normalize(full), short, *other)))
 
 
 def resolve_model(name: str | None, models: Iterable[str]) -> str | None:

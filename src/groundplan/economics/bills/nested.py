@@ -26,6 +26,9 @@ _SYNTAX_ERRORS = (ValueError, SyntaxError, RecursionError, MemoryError)
 """What a text may raise that is no JSON, or no Python."""
 _ARRAY = re.compile(r"array\((\[.*\])(?:, dtype=object)?\)", re.DOTALL)
 _DECIMAL = re.compile(r"Decimal\(('[^']*')\)")
+_MAP = re.compile(r"\{\s*[\"\w]")
+_ATHENA_PAIR = re.compile(r"(\w+)=(.*?)(?=, \w+=|\}$)")
+"""`{product_name=Amazon Bedrock, region=eu-north-1}`, as Athena writes a map of AWS' second cost and usage report."""
 _MAX_NAME = 500
 """The longest name of a field, with the names of all that it is nested in."""
 _MAX_CELLS = 16 << 20
@@ -119,6 +122,17 @@ def _flatten(item: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, s
 def _storable(text: str) -> str:
     """The text with `?` for lone surrogates: JSON can name them, but no answer of ours can have them."""
     return text if text.isascii() else text.encode("utf-8", "replace").decode()
+
+
+def parse_map(cell: str) -> dict[str, str]:
+    """The texts of a map in one cell, as JSON or as Athena writes it; empty if the cell is no map."""
+    if _MAP.match(cell) is None:
+        return {}
+    try:
+        value = _DECODER.decode(cell)
+    except _SYNTAX_ERRORS:
+        value = dict(_ATHENA_PAIR.findall(cell))
+    return {key: text for key, text in value.items() if isinstance(text, str)} if isinstance(value, dict) else {}
 
 
 def sum_credits(cell: str, style: Style) -> Decimal | None:

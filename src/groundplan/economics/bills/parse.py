@@ -46,11 +46,15 @@ _CALL = re.compile(
     r"(?<![0-9a-f])([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})(?:-(\d{1,4}))?(?![0-9a-f-])", re.ASCII
 )
 _TOKEN_CLASSES = (
-    ("cache_write", ("cache_write", "cache write", "cache creation", "cache_creation")),
-    ("cache_read", ("cache_read", "cached", "cache read", "cchd")),
-    ("output", ("output", "outp", "outpt", "completion", "generated")),
-    ("input", ("input", "inp", "prompt", "no_cache")),
+    ("cache_write", ("cachewrite", "cachecreation")),
+    ("cache_read", ("cacheread", "cached", "cchd")),
+    ("output", ("outp", "completion", "generated")),
+    ("input", ("inp", "prompt", "nocache")),
 )
+"""Class -> what its name has, without hyphens, underscores and spaces."""
+_NOT_CACHED = re.compile(r"[-_ ]|uncached")
+_MARKETPLACE = "mp:"
+"""In a type of use at AWS: its units are millions of tokens."""
 _PURPOSE_WORDS = {
     "storage": (
         "storage",
@@ -82,7 +86,7 @@ _PURPOSE_WORDS = {
         "vpn",
     ),
 }
-_NOT_MODELS = frozenset({"amazonbedrock"})
+_NOT_MODELS = frozenset({"amazonbedrock", "amazonbedrockservice", "amazonbedrockfoundationmodels"})
 """Names in the model's column that are products, not models: the usage type names the model."""
 _AI_SERVICES = (
     "gemini",
@@ -443,7 +447,7 @@ def _model_and_class(cells: Mapping[str, str]) -> tuple[str | None, str | None]:
         name = class_text or name
     if name is not None and ", " in name:
         name, _, class_text = name.rpartition(", ")
-    words = (class_text or (name or "") if "quantity" in cells or class_text else "").lower()
+    words = _NOT_CACHED.sub("", (class_text or (name or "") if "quantity" in cells or class_text else "").lower())
     token_class = next((kind for kind, marks in _TOKEN_CLASSES if any(mark in words for mark in marks)), None)
     return name, token_class
 
@@ -451,7 +455,8 @@ def _model_and_class(cells: Mapping[str, str]) -> tuple[str | None, str | None]:
 def _add_quantity(cells: Mapping[str, str], token_class: str, tokens: dict[str, int], style: Style) -> None:
     """Add to `tokens` the quantity of a line for one class of tokens, unless its unit is not one of tokens."""
     value, unit = parse_number(cells["quantity"], style), cells.get("unit", "").lower()
-    scale = 1_000_000 if "1m" in unit else 1000 if "1k" in unit or "1000" in unit else 1
+    is_million = "1m" in unit or _MARKETPLACE in cells.get("class", "").lower()
+    scale = 1_000_000 if is_million else 1000 if "1k" in unit or "1000" in unit else 1
     if value is None or value < 0 or (unit and not re.search(r"token|1k|1m|1000|unit", unit)):
         return
     total = value * scale

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from groundplan.core.errors import Invalid, Where
-from groundplan.economics.bills.columns import detect_columns
-from groundplan.economics.bills.nested import is_json, read_json_rows
+from groundplan.economics.bills.columns import detect_columns, normalize_name
+from groundplan.economics.bills.nested import is_json, parse_map, read_json_rows
 
 MAX_BYTES = 16 << 20
 MAX_LINES = 200_000
@@ -19,6 +19,8 @@ MAX_CELL = 1 << 17
 """Characters; `csv` has one limit for the whole process, so it is set before each read."""
 MAX_HEAD_LINE = 30
 """Number of the last line that may be the head: some bills have addresses and numbers above it."""
+
+_PRODUCT_NAME = "productproductname"
 
 
 def read_table(text: str, file: str, chosen: Mapping[str, str]) -> tuple[dict[int, list[str]], str]:
@@ -35,7 +37,29 @@ def read_table(text: str, file: str, chosen: Mapping[str, str]) -> tuple[dict[in
         head, rows = read_json_rows(text, file, MAX_LINES)
         return {0: head, **rows}, ","
     head_line, delimiter = _find_head(text, chosen, file)
-    return {n: row for n, row in _read_rows(text, file, delimiter).items() if n >= head_line}, delimiter
+    rows = {n: row for n, row in _read_rows(text, file, delimiter).items() if n >= head_line}
+    _add_product_names(rows)
+    return rows, delimiter
+
+
+def _add_product_names(rows: Mapping[int, list[str]]) -> None:
+    """Add the column `product.product_name` where products are maps, as in AWS' second cost and usage report: the first
+    has it as a column of its own. Where a map has no name, it is the code of the product."""
+    head, *body = [*rows.values()] or [[]]
+    columns = {normalize_name(name): i for i, name in enumerate(head)}
+    if (product := columns.get("product")) is None or _PRODUCT_NAME in columns:
+        return
+    names = [parse_map(_cell(row, product)).get("product_name") for row in body]
+    if not any(names):
+        return
+    code, width = columns.get("lineitemproductcode"), max(len(row) for row in rows.values())
+    for row, name in zip(body, names, strict=True):
+        row += [""] * (width - len(row)) + [name or _cell(row, code)]
+    head += [""] * (width - len(head)) + ["product.product_name"]
+
+
+def _cell(row: Sequence[str], column: int | None) -> str:
+    return row[column] if column is not None and column < len(row) else ""
 
 
 def _find_head(text: str, chosen: Mapping[str, str], file: str) -> tuple[int, str]:
