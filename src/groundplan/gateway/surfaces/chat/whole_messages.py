@@ -11,13 +11,14 @@ import msgspec
 from groundplan.gateway.surfaces.upstream_json import STREAM, decode_upstream
 
 _MESSAGE = b'"message"'
+_ESCAPE = b"\\u"
 _fields = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _objects = msgspec.json.Decoder(list[dict[str, msgspec.Raw]]).decode
 
 
 def with_deltas(data: bytes) -> bytes:
     """The chunk with a delta in place of each message. Raises `Malformed`."""
-    if _MESSAGE not in data:
+    if _MESSAGE not in data and _ESCAPE not in data:  # a name may be written with escapes
         return data
     fields = decode_upstream(_fields, data, STREAM)
     if "choices" not in fields or bytes(fields["choices"]) == b"null":
