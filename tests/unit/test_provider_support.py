@@ -20,6 +20,7 @@ from groundplan.gateway.upstream.translation.requests import adapt_request
 
 APIS = ("anthropic", "azure", "bedrock", "cohere", "gemini", "groq", "mistral", "ollama", "vertexai")
 ASKED = {"role": "user", "content": "Where is it?"}
+SYSTEM = {"role": "system", "content": "Be brief."}
 FUNCTION = {"name": "look", "arguments": '{"what": "it"}'}
 CALL = {"id": "c1", "type": "function", "function": FUNCTION}
 CALLED = {"role": "assistant", "content": None, "tool_calls": [CALL]}
@@ -69,6 +70,24 @@ def test_that_a_tool_is_strict_is_left_out_and_told_where_a_provider_cannot_be_b
     assert left_out_of_request(api, fields) == ({"tools.strict"} if told else set())
     sent = json.dumps(adapt_request(api, {"model": "m", "messages": [ASKED], "tools": tools}).get("tools"))
     assert ('"strict": true' in sent) == (not told and BOUND in (tools or []))
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_names_that_tell_no_users_apart_are_left_out_and_told(api: str) -> None:
+    """As agents send them: each has its own, and the only user may have one."""
+    agents = [{"role": "assistant", "content": "a", "name": name} for name in ("triage", "refunds")]
+    messages = [SYSTEM, {**ASKED, "name": "Ana"}, *agents, {**CALLED, "name": "refunds"}, RESULT]
+    fields = msgspec.json.decode(json.dumps({"messages": messages}), type=dict[str, msgspec.Raw])
+    assert refused(api, messages=messages) is None
+    has_names = api in ("azure", "groq")
+    assert left_out_of_request(api, fields) == (set() if has_names else {"messages.name"})
+    sent = adapt_request(api, {"model": "m", "messages": messages})["messages"]
+    names = ["Ana", "triage", "refunds", "refunds"] if has_names else []
+    assert [each["name"] for each in sent if "name" in each] == names
+    named_result = msgspec.json.decode(
+        json.dumps({"messages": [ASKED, CALLED, {**RESULT, "name": "look"}]}), type=dict[str, msgspec.Raw]
+    )
+    assert left_out_of_request(api, named_result) == set()  # that of its call, which says it too
 
 
 def message(**changed: Any) -> dict[str, Any]:
@@ -239,7 +258,14 @@ def test_what_nobody_has_a_word_for_is_refused_by_name(asked: dict[str, Any], na
             call(function={"name": "look", "arguments": '{"a":' * 300_000}),
             "messages: tool_calls.function.arguments",
         ),
-        ("anthropic gemini mistral", {"messages": [{**ASKED, "name": "Ana"}]}, "messages: name"),
+        ("gemini mistral", {"messages": [{**ASKED, "name": "Ana"}, {**ASKED, "name": "Bo"}]}, "messages: name"),
+        ("anthropic cohere ollama", {"messages": [ASKED, {**ASKED, "name": "Ana"}]}, "messages: name"),
+        (
+            "bedrock vertexai",
+            {"messages": [{**SYSTEM, "name": "example_user"}, {**SYSTEM, "name": "example_assistant"}, ASKED]},
+            "messages: name",
+        ),
+        ("azure groq anthropic", {"messages": [{**ASKED, "name": {"first": "Ana"}}]}, "messages: name"),
     ],
 )  # fmt: skip
 def test_what_one_has_no_word_for_is_refused_by_name(apis: str, asked: dict[str, Any], name: str) -> None:
@@ -251,7 +277,8 @@ def test_what_one_has_a_word_for_is_told() -> None:
     for api in ("anthropic", "bedrock", "gemini", "mistral", "vertexai", "cohere", "azure", "groq"):
         assert refused(api, tools=[tool(parameters=NESTED)]) is None, api
     for api in ("azure", "groq"):
-        assert refused(api, messages=[{**ASKED, "name": "Ana"}], tools=[tool(strict=True)]) is None
+        several = [{**ASKED, "name": "Ana"}, {**ASKED, "name": "Bo"}]
+        assert refused(api, messages=several, tools=[tool(strict=True)]) is None
     for api in APIS:  # Gemini's signature is nothing to others, who are asked where Gemini fails
         assert refused(api, **assistant(extra_content=SIGNED)) is None
         assert refused(api, **call(extra_content=SIGNED)) is None

@@ -23,9 +23,9 @@ _MESSAGE_FIELDS: dict[str, frozenset[str]] = {
     ),
     "tool": frozenset({"role", "content", "tool_call_id", "name"}),
 }
-"""Supported fields of a message. The name of a tool's result is that of the call it answers, and earlier reasoning is
-sent to no provider except in `extra_content`. OpenAI's clients send back what they parsed of an answer (`parsed`,
-`parsed_arguments`): it repeats the content, and is sent to nobody."""
+"""Supported fields of a message, besides the `name` of its speaker. The name of a tool's result is that of the call it
+answers, and earlier reasoning is sent to no provider except in `extra_content`. OpenAI's clients send back what they
+parsed of an answer (`parsed`, `parsed_arguments`): it repeats the content, and is sent to nobody."""
 _PART_FIELDS: dict[str, frozenset[str]] = {
     "text": frozenset({"type", "text"}),
     "image_url": frozenset({"type", "image_url"}),
@@ -33,7 +33,7 @@ _PART_FIELDS: dict[str, frozenset[str]] = {
 }
 _TAKES_REASONING_PARTS = frozenset({"mistral"})
 """Providers that return their reasoning as a part of an answer, and accept it back."""
-_TAKES_NAMES = frozenset({"azure", "groq"})
+TAKES_NAMES = frozenset({"azure", "groq"})
 """Providers that accept the name of a speaker."""
 _TAKES_IMAGE_DETAIL = frozenset({"azure", "groq"})
 """Providers that accept a level of detail for images."""
@@ -62,8 +62,9 @@ _FORMATS: dict[str, frozenset[str]] = {
     "azure": frozenset({"text", "json_schema"}),
 }
 _COMMON_FORMATS = frozenset({"text", "json_object", "json_schema"})
-_PROVIDERS_OWN = (b'"reasoning_content"', b'"extra_content"')
-"""Fields of an earlier answer that only the provider that wrote it can read."""
+_MAY_BE_LEFT_OUT = (b'"reasoning_content"', b'"extra_content"', b'"name"')
+"""Fields of a message that are left out at some providers: of an earlier answer those that only the provider that wrote
+it can read, and the name of a speaker."""
 _COMBINATORS = ("anyOf", "oneOf", "allOf")
 _TAKES_SCHEMA_DESCRIPTION = frozenset({"azure", "groq", "mistral"})
 """Providers that accept a schema's description."""
@@ -129,12 +130,14 @@ def takes_strict(api: str, tools: list[dict[str, Any]]) -> bool:
 
 
 def _left_out_of_messages(api: str, messages: msgspec.Raw) -> set[str]:
-    """Names of what is left out of earlier answers, since only the provider that wrote it can read it: reasoning, and
-    what it added (`extra_content`)."""
+    """Names of what is left out of messages: of earlier answers, what only the provider that wrote it can read
+    (reasoning, and what it added as `extra_content`), and the names of speakers."""
     data, found = bytes(messages), set[str]()
-    if not any(name in data for name in _PROVIDERS_OWN):
+    if not any(name in data for name in _MAY_BE_LEFT_OUT):
         return found
     for message in _decode(data):
+        if message.get("name") and message["role"] != "tool" and api not in TAKES_NAMES:
+            found.add("messages.name")
         if message.get("reasoning_content") and api not in TAKES_REASONING:
             found.add("reasoning")
         for each in (message, *(message.get("tool_calls") or ())):
@@ -151,7 +154,15 @@ def _unsupported_in_messages(api: str, messages: Any) -> str | None:
         found = _unsupported_in_message(api, message, calls)
         if found is not None:
             return f"messages: {found}"
-    return None
+    return "messages: name" if messages and api not in TAKES_NAMES and _tells_speakers_apart(messages) else None
+
+
+def _tells_speakers_apart(messages: list[dict[str, Any]]) -> bool:
+    """Whether names say who of several users spoke, or whose words an example in a system message has. The name of an
+    agent stands before the model's own words, and one that all messages of a role have tells nothing."""
+    asked = (message for message in messages if message["role"] not in ("assistant", "tool"))
+    speakers = {(message["role"], message.get("name") or "") for message in asked}
+    return len(speakers) > len({role for role, _ in speakers})
 
 
 def _unsupported_in_message(api: str, message: dict[str, Any], calls: set[str]) -> str | None:
@@ -160,10 +171,9 @@ def _unsupported_in_message(api: str, message: dict[str, Any], calls: set[str]) 
         return f"role {str(role)[:20]}"
     known = _MESSAGE_FIELDS[role]
     for name, value in message.items():
-        if value in (None, [], {}) or name in known:
+        if value in (None, [], {}) or name in known or (name == "name" and isinstance(value, str)):
             continue
-        if name != "name" or api not in _TAKES_NAMES:
-            return name[:40]
+        return name[:40]
     found = _unsupported_in_content(api, role, message.get("content"))
     if found is None and not isinstance(message.get("refusal") or "", str):
         found = "refusal"

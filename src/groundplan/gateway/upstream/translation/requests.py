@@ -9,14 +9,18 @@ from typing import Any
 import msgspec
 
 from groundplan.gateway.upstream.translation.call_ids import accepted_id
-from groundplan.gateway.upstream.translation.provider_support import SIGNATURE_OWNERS, TAKES_REASONING, takes_strict
+from groundplan.gateway.upstream.translation.provider_support import (
+    SIGNATURE_OWNERS,
+    TAKES_NAMES,
+    TAKES_REASONING,
+    takes_strict,
+)
 
 _SINGLE_SYSTEM_MESSAGE = frozenset({"anthropic", "bedrock", "gemini", "vertexai"})
 """Providers whose system messages are one text besides the conversation."""
 _GOOGLES = frozenset({"gemini", "vertexai"})
 _TOOL_RESULTS_PARSED = _GOOGLES | {"bedrock"}
 """Providers for which the library parses the results of tools."""
-_TAKES_NAMES = frozenset({"azure", "groq"})
 _JSON_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null"}
 _JPG = "data:image/jpg;"
 _decode = msgspec.json.Decoder().decode
@@ -113,7 +117,7 @@ def _adapt_message(api: str, message: dict[str, Any]) -> dict[str, Any]:
         }
     else:
         adapted = {"role": "system", "content": _text_of(content)}
-    if api in _TAKES_NAMES and message.get("name") and role != "tool":
+    if api in TAKES_NAMES and message.get("name") and role != "tool":
         adapted["name"] = message["name"]
     return adapted
 
