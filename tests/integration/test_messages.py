@@ -328,7 +328,12 @@ async def test_requests_of_claude_code_are_converted_to_chat(setup: Setup) -> No
     }
     reply = await setup.ask(model="scripted/chat", output_config={"effort": "high"}, **told)
     assert reply.status == 200, reply.body
-    assert reply.json["groundplan"]["left_out"] == ["cache_control", "defer_loading", "thinking"]
+    assert reply.json["groundplan"]["left_out"] == [
+        "cache_control",
+        "defer_loading",
+        "output_config.effort",
+        "thinking",
+    ]
     assert setup.chat.last is not None
     said = json.loads(setup.chat.last.body)
     assert [each["role"] for each in said["messages"]] == ["user", "system", "assistant", "tool", "user"]

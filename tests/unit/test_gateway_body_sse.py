@@ -104,11 +104,11 @@ def test_nothing_is_said_of_tools_in_chat_where_there_are_none(tools: Any) -> No
     said: Any = {"max_tokens": 9, "messages": [{"role": "user", "content": "x"}], "model": "a", "tools": tools}
     for choice in ({"type": "auto", "disable_parallel_tool_use": True}, {"type": "none"}):
         message = messages.read(json.dumps({**said, "tool_choice": choice}).encode(), {})
-        assert {"tool_choice", "parallel_tool_calls"}.isdisjoint(messages.MESSAGES.via_chat.chat_fields(message))
+        assert {"tool_choice", "parallel_tool_calls"}.isdisjoint(messages.MESSAGES.via_chat.chat_fields(message, PLACE))
     response = responses.read(json.dumps(asked).encode())
-    assert {"tool_choice", "parallel_tool_calls"}.isdisjoint(RESPONSES.via_chat.chat_fields(response))
+    assert {"tool_choice", "parallel_tool_calls"}.isdisjoint(RESPONSES.via_chat.chat_fields(response, PLACE))
     forced = responses.read(json.dumps({**asked, "tool_choice": "required"}).encode())
-    assert "tool_choice" in RESPONSES.via_chat.chat_fields(forced), "that is its caller's mistake"
+    assert "tool_choice" in RESPONSES.via_chat.chat_fields(forced, PLACE), "that is its caller's mistake"
 
 
 @pytest.mark.parametrize(

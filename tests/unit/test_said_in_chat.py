@@ -9,6 +9,8 @@ from hashlib import sha256
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
+from tests.integration.gateway_stack import deployment
 
 from groundplan.core.errors import Invalid
 from groundplan.gateway.surfaces.chat.answer_types import AnswerMessage, CalledFunction, ToolCall
@@ -16,6 +18,8 @@ from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.messages import to_chat as messages_to_chat
 from groundplan.gateway.surfaces.messages.from_chat import _content_blocks
 from groundplan.gateway.surfaces.messages.from_chat_stream import MessagesChatRelay, stop_reason
+from groundplan.gateway.surfaces.messages.surface import MESSAGES
+from groundplan.gateway.surfaces.messages.surface import read as read_messages
 from groundplan.gateway.surfaces.responses import to_chat as responses_to_chat
 from groundplan.ledger.model import Usage
 
@@ -163,6 +167,29 @@ def test_what_a_message_says_is_said_in_chat(more: dict[str, Any], said: list[An
 def test_what_a_message_asks_for_is_asked_for_in_chat(more: dict[str, Any], fields: dict[str, Any]) -> None:
     made = message(**more).fields
     assert {name: value for name, value in made.items() if name != "messages"} == fields
+
+
+@pytest.mark.parametrize(
+    ("sent", "of"),
+    [
+        (True, {"cap_field": "max_completion_tokens"}),
+        (True, {"cap_field": "max_completion_tokens", "api": "azure"}),
+        (False, {"cap_field": "max_completion_tokens", "model": "openai/gpt-5-chat-latest"}),
+        (False, {"cap_field": "max_completion_tokens", "api": "bedrock"}),
+        (False, {}),
+        (False, {"api": "gemini"}),
+    ],
+)
+@pytest.mark.parametrize("effort", ["high", "low"])
+def test_the_default_effort_of_messages_goes_to_models_that_reason(sent: bool, of: dict[str, Any], effort: str) -> None:
+    """Elsewhere it is told as left out. Any other effort goes to everybody who may be asked."""
+    place = replace(deployment("chat", 1), **{"model": "openai/gpt-5.1", **of})
+    body = {"model": "auto", "max_tokens": 9, "messages": [ASKED], "output_config": {"effort": effort}}
+    ask = read_messages(json.dumps(body).encode(), {})
+    said = json.loads(MESSAGES.codec(place).request_body(ask, place, 9, []))
+    is_sent = sent or effort != "high"
+    assert said.get("reasoning_effort") == (effort if is_sent else None)
+    assert MESSAGES.extra_facts(ask, place) == ({} if is_sent else {"left_out": ["output_config.effort"]})
 
 
 @pytest.mark.parametrize(

@@ -58,8 +58,8 @@ class ViaChat(ABC):
         self._via_chat = ServiceChat() if translated else OpenAIChat()
 
     @abstractmethod
-    def chat_fields(self, ask: Ask) -> dict[str, msgspec.Raw]:
-        """See `ChatFields`."""
+    def chat_fields(self, ask: Ask, deployment: Deployment) -> dict[str, msgspec.Raw]:
+        """See `ChatFields`, as the deployment gets them."""
 
     def path(self, deployment: Deployment) -> bytes:
         return self._via_chat.path(deployment)
@@ -67,7 +67,7 @@ class ViaChat(ABC):
     def request_body(self, ask: Ask, deployment: Deployment, cap: int, system: list[str]) -> bytes:
         """The whole chat request."""
         usage = ask.include_usage if self.include_usage is None else self.include_usage
-        fields = self.chat_fields(ask)
+        fields = self.chat_fields(ask, deployment)
         for name in providers.fields_to_drop(fields, deployment, self.droppable):
             del fields[name]
         if not thought_signatures.wants_signatures(deployment):

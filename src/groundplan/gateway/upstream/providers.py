@@ -130,6 +130,14 @@ def is_mistral_api(deployment: Deployment) -> bool:
     return ".mistral.ai" in deployment.url and _MISTRAL_URL.match(deployment.url) is not None
 
 
+def takes_effort(deployment: Deployment) -> bool:
+    """Whether a deployment's model is known to take `reasoning_effort`: one of OpenAI's that reason, of which those for
+    ChatGPT have none to choose."""
+    if deployment.cap_field != "max_completion_tokens" or "-chat" in deployment.model:
+        return False
+    return deployment.api == "openai" or _EFFORT in supported_fields(deployment.api)
+
+
 @lru_cache(_CACHED_ADDRESSES)
 def refused_fields(url: str) -> frozenset[str]:
     """Fields that do not affect the answer and that an OpenAI-shaped address rejects."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 
+from groundplan.blueprint.model import Deployment
 from groundplan.economics.prices.provider_usage import normalize_tier
 from groundplan.gateway.call.ask import Ask, note_left_out
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
@@ -28,9 +29,10 @@ from groundplan.gateway.surfaces.messages.from_chat_stream import (
     message_usage,
     stop_reason,
 )
-from groundplan.gateway.surfaces.messages.to_chat import API, Translation
+from groundplan.gateway.surfaces.messages.to_chat import API, DEFAULT_EFFORT, Translation
 from groundplan.gateway.surfaces.messages.web_citations import message_citation
 from groundplan.gateway.surfaces.via_chat import ViaChat, chat_request
+from groundplan.gateway.upstream import providers
 from groundplan.ledger.model import Usage
 
 _encode = msgspec.json.Encoder().encode
@@ -80,8 +82,11 @@ class MessagesByChat(ViaChat):
 
     droppable = ABUSE_FIELDS
 
-    def chat_fields(self, ask: Ask) -> dict[str, msgspec.Raw]:
-        return chat_fields(ask)
+    def chat_fields(self, ask: Ask, deployment: Deployment) -> dict[str, msgspec.Raw]:
+        fields = chat_fields(ask)
+        if translation_of(ask).asks_default_effort and providers.takes_effort(deployment):
+            fields["reasoning_effort"] = msgspec.Raw(_encode(DEFAULT_EFFORT))
+        return fields
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
         """Translate a chat completion into a message. Raises `Malformed`."""

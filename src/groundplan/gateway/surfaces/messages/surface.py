@@ -318,6 +318,8 @@ class Messages(ServedViaChat):
         translation = translation_of(ask)
         drops_user = providers.fields_to_drop(translation.fields, deployment, ABUSE_FIELDS)
         named = {*translation.left_out, *(ask.left_out or ())}
+        if translation.asks_default_effort and not providers.takes_effort(deployment):
+            named.add("output_config.effort")
         if _PROFILE_HEADER in ask.header_lines:
             named.add("user_profile_id")
         left_out = sorted({*named, "metadata.user_id"} if drops_user else named)

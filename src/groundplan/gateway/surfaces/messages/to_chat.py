@@ -39,8 +39,8 @@ _DEFERRED = "defer_loading"
 _THINKING_BLOCKS = frozenset({"thinking", "redacted_thinking"})
 """Blocks that only the model that wrote them can read."""
 _THINKING = frozenset({"type", "budget_tokens", "display"})
-_DEFAULT_EFFORT = "high"
-"""The effort of Anthropic's models where a request names none."""
+DEFAULT_EFFORT = "high"
+"""The effort of Anthropic's models where a request names none. Other models' defaults are lower."""
 _REFERENCE = frozenset({"type", "tool_name", "cache_control"})
 _MEDIA_BLOCKS = ("image", "document")
 _TOOL_CHANGE = frozenset({"type", "tool", "cache_control"})
@@ -60,13 +60,16 @@ def cannot(name: str) -> Invalid:
 class Translation:
     """A request translated to chat: its `fields`, without model and caps, and the names of fields `left_out`."""
 
-    __slots__ = ("_removed_tools", "fields", "left_out", "messages")
+    __slots__ = ("_removed_tools", "asks_default_effort", "fields", "left_out", "messages")
 
     def __init__(self, body: bytes) -> None:
         """Raises `Invalid` (`field_untranslatable`, `body_invalid`)."""
         self.fields: dict[str, Any] = {}
         self.messages: list[dict[str, Any]] = []
         self.left_out: set[str] = set()
+        self.asks_default_effort = False
+        """Whether `DEFAULT_EFFORT` is named. It is not in `fields`: agents name it in every request, and models that do
+        not reason would refuse it."""
         self._removed_tools: set[str] = set()
         """Names of tools that were removed by the end of the conversation."""
         request: dict[str, Any] = _decode(body)
@@ -312,7 +315,9 @@ class Translation:
             if value is not None and name not in ("format", "effort"):
                 raise cannot(f"output_config.{name}")
         effort = output.get("effort")
-        if effort not in (None, _DEFAULT_EFFORT):
+        if effort == DEFAULT_EFFORT:
+            self.asks_default_effort = True
+        elif effort is not None:
             self.fields["reasoning_effort"] = effort
         form = output.get("format")
         if form is not None:

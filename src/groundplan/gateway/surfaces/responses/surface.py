@@ -261,7 +261,7 @@ class ResponsesByChat(ViaChat):
 
     droppable = providers.CACHE_FIELDS
 
-    def chat_fields(self, ask: Ask) -> dict[str, msgspec.Raw]:
+    def chat_fields(self, ask: Ask, deployment: Deployment) -> dict[str, msgspec.Raw]:  # noqa: ARG002 -- the base's signature
         return chat_fields(ask)
 
     def parse_answer(self, data: bytes, ask: Ask) -> UpstreamAnswer:
