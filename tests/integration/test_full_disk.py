@@ -248,3 +248,26 @@ def test_a_home_that_cannot_be_written_is_said(tmp_path: Path, command: tuple[st
     assert done.returncode == code, done
     assert str(home) in done.stdout + done.stderr and told in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
+
+
+@needs_mounts
+@pytest.mark.parametrize(
+    ("room", "told"),
+    [
+        ("size=1m,nr_inodes=0", "1 MiB are free in {}"),
+        ("size=2g,nr_inodes=100", "2048 MiB are free in {}, but in no more than 99 files"),
+        ("size=2g,ro", "{} takes no new file: Read-only file system"),
+    ],
+)
+def test_the_doctor_looks_at_each_disk_below_home(tmp_path: Path, room: str, told: str) -> None:
+    home = Home(tmp_path / "home")
+    home.create()
+    run = [sys.executable, "-m", "groundplan.cli.main", "doctor", "--home", str(home.root), "--json"]
+    mounted = f'mount -t tmpfs -o {room} groundplan-test "$0" && exec "$@"'
+    done = subprocess.run([*UNSHARE, "sh", "-c", mounted, str(home.journal), *run], capture_output=True, timeout=60)
+    disks = [check for check in json.loads(done.stdout)["checks"] if check["name"] == "disk"]
+    assert done.returncode == 1
+    assert told.format(home.journal) in [
+        check["message"] for check in disks if check["state"] == "bad" and check["hint"]
+    ]
+    assert len(disks) == 2

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
-import shutil
 import socket
 import stat
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
@@ -20,7 +20,7 @@ from typing import Any
 import psycopg
 import typer
 
-from groundplan.cli.client import find_running
+from groundplan.cli.client import ControlClient, find_running, read_token
 from groundplan.cli.listeners import tls_files
 from groundplan.cli.options import HomeOption, JsonOption, home_for, settings_for
 from groundplan.cli.output import emit
@@ -35,6 +35,9 @@ from groundplan.runtime.locks import INCOMPLETE
 from groundplan.runtime.migrate import look
 
 LOW_DISK_BYTES = 1 << 30
+LOW_DISK_FILES = 1000
+"""A file system that has room for fewer files is reported: the audit log and a replaced worker need new ones."""
+STATUS_TIMEOUT_SECONDS = 10.0
 MAX_NAMED_FILES = 5
 """The most damaged files that are named."""
 MAX_CLOCK_OFFSET_S = 5.0
@@ -54,7 +57,7 @@ class Check:
 
 
 def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """Check HOME, disk, ports, models, PostgreSQL and journal. Exits with 1 if something is wrong."""
+    """Check HOME, disk, ports, models, PostgreSQL, journal and a running `up`. Exits with 1 if something is wrong."""
     settings = settings_for(home)
     paths = home_for(home)
     checkers: tuple[Callable[[Home, Settings], Iterator[Check]], ...] = (
@@ -64,6 +67,7 @@ def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:
         _check_models,
         _check_parser,
         _check_postgres,
+        _check_running,
         _check_journals,
         _check_files,
         _check_telemetry,
@@ -171,12 +175,56 @@ def _check_home(home: Home, _: Settings) -> Iterator[Check]:
 
 
 def _check_disk(home: Home, _: Settings) -> Iterator[Check]:
-    folder = next(folder for folder in (home.root, *home.root.parents) if folder.exists())
-    free = shutil.disk_usage(folder).free
-    state = "ok" if free >= LOW_DISK_BYTES else "bad"
-    yield Check(
-        "disk", state, f"{free >> 20} MiB are free", "" if state == "ok" else "New calls are refused on a full disk."
-    )
+    """Check each file system that HOME or one of its folders is on: whether it has room, and takes a new file."""
+    for folder in _file_systems(home):
+        disk = os.statvfs(folder)
+        free, place = disk.f_bavail * disk.f_frsize >> 20, "" if folder == home.root else f" in {folder}"
+        if free < LOW_DISK_BYTES >> 20:
+            yield Check("disk", "bad", f"{free} MiB are free{place}", "New calls are refused on a full disk.")
+        elif disk.f_files and disk.f_favail < LOW_DISK_FILES:
+            message = f"{free} MiB are free{place}, but in no more than {quantity(disk.f_favail, 'file', 'files')}"
+            yield Check("disk", "bad", message, "Delete files there, or make a file system with more inodes.")
+        elif home.root.is_dir() and (problem := _write_problem(folder)):
+            yield Check("disk", "bad", f"{folder} takes no new file: {problem}", "Repair it: `dmesg` tells more.")
+        else:
+            yield Check("disk", "ok", f"{free} MiB are free{place}")
+
+
+def _file_systems(home: Home) -> list[Path]:
+    """HOME, or the folder in which it would be made, and those folders of HOME that are on another file system."""
+    root = next(folder for folder in (home.root, *home.root.parents) if folder.exists())
+    found = {root.stat().st_dev: root}
+    if home.root.is_dir() and os.access(home.root, os.R_OK | os.X_OK):
+        for folder in sorted(path for path in home.root.iterdir() if path.is_dir()):
+            found.setdefault(folder.stat().st_dev, folder)
+    return list(found.values())
+
+
+def _write_problem(folder: Path) -> str:
+    """Why no file can be written to a folder; empty if one can. The file has no name, and ends with its descriptor."""
+    try:
+        with tempfile.TemporaryFile(dir=folder, buffering=0) as file:
+            file.write(bytes(4096))
+    except OSError as error:
+        return error.strerror or str(error)
+    return ""
+
+
+def _check_running(home: Home, _: Settings) -> Iterator[Check]:
+    """Check what a running `up` itself reports, as `groundplan status` shows it."""
+    if (running := find_running(home)) is None:
+        return
+    try:
+        client = ControlClient(str(running["control"]), read_token(home), STATUS_TIMEOUT_SECONDS)
+        problems = client.get("/api/status")["problems"]
+    except GroundplanError as error:
+        if error.code != "database_unavailable":  # reported by the check of PostgreSQL
+            yield Check("running", "bad", error.message, error.hint)
+        return
+    for problem in problems:
+        yield Check("running", "bad", problem)
+    if not problems:
+        yield Check("running", "ok", "`groundplan up` reports no problem")
 
 
 def _check_ports(home: Home, _: Settings) -> Iterator[Check]:
