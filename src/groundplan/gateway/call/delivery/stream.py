@@ -131,7 +131,9 @@ class Streaming:
                     raise self._failure  # the client has nothing yet, so another attempt may follow
                 if self._pending_output or relay.output_bytes or (self.guarded is not None and self.guarded.has_output):
                     return  # also where the model reasons, which the client's API does not show
-                started_at += await self._reserve(memory, connection.call_deadline - now())
+                waited = await self._reserve(memory, connection.call_deadline - now())
+                started_at += waited
+                self._first_token_by = first_token_by = min(first_token_by + waited, connection.call_deadline)
         except (Malformed, UpstreamFailure, EventTooLarge) as failure:
             broken = _stream_broken(failure)
             if isinstance(failure, ErrorAnswer) and not relay.output_bytes:
