@@ -254,7 +254,9 @@ def test_a_question_with_a_foreign_csrf_token_is_not_sent_and_not_lost(stack: St
 
 def test_every_page_of_calls_fits_windows_of_any_width_in_light_and_dark(page: Page, kept: str) -> None:
     """No script and no answer depends on width or scheme, so each page is loaded once."""
-    for path in ("/calls", f"/calls/{kept}", "/playground", "/operations", "/calls?workload=nobody", "/keys"):
+    long_names = ("/workloads", "/workloads/thrifty", "/?workload=thrifty")
+    calls = ("/calls", f"/calls/{kept}", "/playground", "/operations", "/calls?workload=nobody", "/keys")
+    for path in (*calls, *long_names):
         page.goto(path)
         for width, scheme in product((1280, 400), SCHEMES):
             page.set_viewport_size({"width": width, "height": 900})

@@ -70,7 +70,8 @@ owners: {{business: ana@acme.example, security: ana@acme.example}}
 ---
 kind: workload
 name: thrifty
-purpose: Has little to spend
+title: Versicherungsvertragsänderungsantragsbearbeitungsassistentenverwaltungsoberfläche
+purpose: Has-little-to-spend-and-says-so-in-a-word-that-has-no-place-at-which-it-could-be-broken-into-two
 stage: pilot
 limits: {{max_output: 20}}
 owners: {{business: ana@acme.example, security: ana@acme.example}}

@@ -11,8 +11,11 @@ Pure: the same view gives the same text. Colours come from the page's style shee
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from dataclasses import dataclass, field
 from html import escape
+from itertools import accumulate
+from unicodedata import east_asian_width
 from urllib.parse import quote
 
 from groundplan.core.words import quantity
@@ -372,4 +375,11 @@ def _format_duration(milliseconds: float) -> str:
 
 
 def _shorten(text: str, length: int) -> str:
-    return text if len(text) <= length else text[: length - 1] + "…"
+    """`text`, cut so that it is as wide as `length` usual letters."""
+    ends = tuple(accumulate(map(_letter_width, text)))
+    return text if not ends or ends[-1] <= length else text[: bisect_right(ends, length - 1)] + "…"
+
+
+def _letter_width(letter: str) -> float:
+    """The width in usual letters: in pictures and most scripts of East Asia two, in capitals a third more."""
+    return 2.0 if east_asian_width(letter) in "WF" else 1.3 if letter.isupper() else 1.0
