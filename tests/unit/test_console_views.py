@@ -21,7 +21,7 @@ from groundplan.console import charts, cost_figures, receipt
 from groundplan.console.client import Api, Reply
 from groundplan.console.overview import marks, plan_view
 from groundplan.console.pagination import ListPage
-from groundplan.console.plan_svg import AREAS, PlanView, ground_plan
+from groundplan.console.plan_svg import AREAS, PlanView, RoomView, ground_plan
 from groundplan.console.render import (
     RespondWith,
     Visitor,
@@ -192,6 +192,13 @@ def test_a_long_name_leaves_room_for_the_stage() -> None:
     plan = ground_plan(drawn(workload(name="n" * 63, stage="experiment")))
     name = re.search(r'class="name"[^>]*>(n+…)<', plan)
     assert name is not None and len(name[1]) <= 18
+
+
+@pytest.mark.parametrize(("letter", "most"), [("R", 21), ("室", 14), ("i", 28)])
+def test_a_title_in_wide_letters_stays_in_its_room(letter: str, most: int) -> None:
+    room = RoomView("rack", letter * 60, "private", "EU", "ok", "", 0)
+    name = re.search(rf'class="name"[^>]*>({letter}+…)<', ground_plan(PlanView((room,), (), None, 0, 0.0)))
+    assert name is not None and most - 3 <= len(name[1]) <= most
 
 
 def test_a_room_says_how_many_more_there_are() -> None:
@@ -421,12 +428,26 @@ def test_what_the_api_did_not_expect_is_told_on_a_page_with_its_id() -> None:
     def fail() -> None:
         raise RuntimeError("of a bug")
 
-    visitor = Visitor(Api(app, (), ("127.0.0.1", 1)), {"name": "Ana", "acting": None, "demo": False}, {})
+    visitor = Visitor(
+        Api(app, (), ("127.0.0.1", 1)),
+        {"name": "Ana", "acting": None, "demo": False, "duties": [], "operator": True},
+        {},
+    )
     with pytest.raises(RespondWith) as caught:
         asyncio.run(fetch_json(visitor, "/api/register"))
     text = bytes(caught.value.response.body).decode()
     assert caught.value.response.status_code == 500 and "<h1>This page cannot be shown</h1>" in text
     assert re.search(r"something unexpected happened\. Look for [0-9a-f-]{36} in HOME/logs", text)
+
+
+@pytest.mark.parametrize("duties", [[], [{"subject": "company", "duty": "finance"}]])
+def test_only_what_somebody_may_open_is_offered(duties: list[dict[str, str]]) -> None:
+    session = {"duties": duties, "operator": False, "acting": False}
+    text = bytes(render("error.html", problem="no", session=session, who="Bo").body).decode()
+    for path in ("/", "/calls", "/workloads", "/knowledge", "/operations", "/inbox"):
+        assert f'href="{path}"' in text, path
+    for path in ("/placement", "/cost", "/governance", "/blueprints", "/kill"):
+        assert (f'href="{path}"' in text) == bool(duties), path
 
 
 @pytest.mark.parametrize(("status", "shown"), [(401, "Sign in"), (503, "the database rests")])

@@ -34,6 +34,8 @@ NAVIGATION = (
     ("Operations", "/operations"),
     ("Governance", "/governance"),
 )
+FOR_A_DUTY = frozenset({"/placement", "/cost", "/governance"})
+"""Entries that nobody without a duty may open. Operations and Knowledge show them what they may see."""
 FORWARDED_HEADERS = frozenset({b"cookie", b"host", b"user-agent"})
 
 
@@ -162,11 +164,15 @@ class Visitor:
     @property
     def sees_all(self) -> bool:
         """Whether the visitor is the operator or holds a duty; others see only what they own."""
-        return bool(self.session["duties"] or self.session["operator"])
+        return _sees_all(self.session)
 
     @property
     def csrf(self) -> str:
         return str(self.session.get("csrf") or "")
+
+
+def _sees_all(session: dict[str, Any] | None) -> bool:
+    return session is not None and bool(session["duties"] or session["operator"])
 
 
 def visitor_api(request: Request, csrf: str = "") -> Api:
@@ -210,7 +216,6 @@ async def render_for(request: Request, visitor: Visitor, template: str, here: st
         template,
         here=here,
         session=visitor.session,
-        sees_all=visitor.sees_all,
         who=visitor.session["name"],
         demo=visitor.session["demo"],
         csrf=visitor.csrf,
@@ -225,8 +230,10 @@ async def render_for(request: Request, visitor: Visitor, template: str, here: st
 
 def render(template: str, *, code: int = 200, **values: Any) -> HTMLResponse:
     """Render a page; a missing template value is an error, not an empty place."""
+    sees_all = _sees_all(values.get("session"))
     defaults: dict[str, Any] = {
-        "navigation": NAVIGATION,
+        "navigation": [entry for entry in NAVIGATION if sees_all or entry[1] not in FOR_A_DUTY],
+        "sees_all": sees_all,
         "here": "",
         "session": None,
         "who": "",
