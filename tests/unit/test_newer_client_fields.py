@@ -92,10 +92,17 @@ def test_a_result_of_a_tool_of_the_provider_is_refused_by_its_type(kind: str, co
     assert caught.value.code == "content_unsupported" and caught.value.hint
 
 
-def test_a_toolset_is_refused_by_its_type() -> None:
-    with pytest.raises(Invalid, match="the tool browser_toolset_20260801 is not supported") as caught:
-        read_blocks({"type": "text", "text": "a"}, tools=[{"type": "browser_toolset_20260801"}])
+@pytest.mark.parametrize("kind", ["browser_toolset_20260801", "computer_toolset_20260801"])
+def test_a_toolset_is_refused_by_its_type(kind: str) -> None:
+    """One of its tools alone is served."""
+    with pytest.raises(Invalid, match=f"the tool {kind} is not supported") as caught:
+        read_blocks({"type": "text", "text": "a"}, tools=[{"type": kind}])
     assert "adds an unknown number of tokens" in caught.value.hint
+    plain, computer = (
+        read_blocks({"type": "text", "text": "a"}, tools=[{"name": "a", "type": kind}])
+        for kind in ("custom", "computer_20251124")
+    )
+    assert computer.extra_tokens > plain.extra_tokens
 
 
 def test_a_user_profile_is_told_to_be_left_out_in_chat() -> None:

@@ -54,8 +54,8 @@ _BLOCKS = frozenset(
 _encode = msgspec.json.Encoder().encode
 _REFERENCE = "tool_reference"
 """A block that names a tool of `tools`; the model reads the tool's definition in its place."""
-_LOCAL_TOOLS = ("bash_", "text_editor_", "memory_", "computer_")
-"""Prefixes of Anthropic's own tools that run at the caller."""
+_is_local_tool = re.compile(r"(?:bash|text_editor|memory|computer)_[0-9]+").fullmatch
+"""Matches types of Anthropic's own tools that run at the caller. No toolset is one: it adds many tools."""
 _REFUSED_FIELDS = UNBOUNDED_FIELDS | {
     "best_of", "n", "max_completion_tokens", "max_output_tokens", "container", "mcp_servers", "inference_geo",
     "compaction", "billing_policy",
@@ -240,7 +240,7 @@ def _hidden_tokens(request: CountRequest) -> int:
             tool.cache_control.check()
         if tool.type in (None, "custom"):
             continue
-        if not tool.type.startswith(_LOCAL_TOOLS):
+        if _is_local_tool(tool.type) is None:
             raise Invalid(
                 f"the tool {tool.type[:60]} is not supported",
                 code="field_unsupported",
