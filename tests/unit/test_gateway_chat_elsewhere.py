@@ -380,10 +380,18 @@ def thinking(**given: Any) -> messages_to_chat.Translation:
             {"thinking.budget_tokens", "thinking.display"},
         ),
         ({"type": "disabled"}, {"thinking.type"}),
+        ({"type": "between_tools"}, {"thinking.type"}),
     ],
 )
 def test_what_of_thinking_chat_cannot_say_is_told(given: dict[str, Any], told: set[str]) -> None:
     assert thinking(**given).left_out == told
+
+
+@pytest.mark.parametrize("earlier", [None, "msg_1"])
+def test_a_question_about_the_providers_cache_is_left_out_of_chat(earlier: str | None) -> None:
+    body = {"messages": [{"role": "user", "content": "x"}], "diagnostics": {"previous_message_id": earlier}}
+    made = messages_to_chat.Translation(json.dumps(body).encode())
+    assert (made.left_out, set(made.fields)) == ({"diagnostics"}, {"messages"})
 
 
 def test_an_unknown_field_of_thinking_is_refused_by_its_name() -> None:

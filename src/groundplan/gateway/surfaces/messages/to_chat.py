@@ -1,8 +1,9 @@
 """Translates a Messages request to OpenAI's chat; what chat cannot express is refused by name.
 
 Left out, and reported to the caller, are fields that do not affect the answer in chat: `cache_control`, which is about
-a price; another model's earlier thinking, the thinking budget, and whether to think and to show it; web pages that an
-earlier answer of chat cited; that tools are known only once they are searched for. Pure.
+a price, and `diagnostics`, which asks about one; another model's earlier thinking, the thinking budget, and whether to
+think and to show it; web pages that an earlier answer of chat cited; that tools are known only once they are searched
+for. Pure.
 """
 
 from __future__ import annotations
@@ -290,11 +291,11 @@ class Translation:
 
     def put_thinking(self, thinking: dict[str, Any]) -> None:
         """Adaptive thinking is the default in chat, so it needs no field. The thinking budget is part of `max_tokens`,
-        which is kept. Chat cannot tell a model that thinks by itself not to, nor show what it thought."""
+        which is kept. Chat cannot tell a model that thinks by itself when not to, nor show what it thought."""
         kind, budget = thinking.get("type"), thinking.get("budget_tokens")
         if kind == "enabled" and type(budget) is int:
             self.left_out.add("thinking.budget_tokens")
-        elif kind == "disabled":
+        elif kind in ("disabled", "between_tools"):
             self.left_out.add("thinking.type")
         elif kind != "adaptive":
             raise cannot("thinking")
@@ -331,8 +332,12 @@ class Translation:
         if not most:
             raise cannot("max_tokens 0")
 
-    def leave_out(self, value: object) -> None:  # noqa: ARG002 -- one of many
-        self.left_out.add("cache_control")
+
+def _left_out(name: str) -> Callable[[Translation, Any], None]:
+    def put(translation: Translation, value: Any) -> None:  # noqa: ARG001 -- one of many
+        translation.left_out.add(name)
+
+    return put
 
 
 def _copied(name: str) -> Callable[[Translation, Any], None]:
@@ -363,6 +368,7 @@ _FIELDS: dict[str, Callable[[Translation, Any], None]] = {
     "context_management": Translation.put_context,
     "output_config": Translation.put_output,
     "output_format": Translation.put_format,
-    "cache_control": Translation.leave_out,
+    "cache_control": _left_out("cache_control"),
+    "diagnostics": _left_out("diagnostics"),
     "speed": _handled_elsewhere,
 }
