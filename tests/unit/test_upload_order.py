@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.integration.gateway_stack import deployment
-from tests.unit.test_guard_media import form
+from tests.unit.test_guard_media import Sent, form
 
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.gateway.guard import media
@@ -97,6 +97,33 @@ async def test_a_form_that_breaks_off_leaves_nothing_open(tmp_path: Path) -> Non
     upload.close()
     upload.close()
     assert not open_below(tmp_path)
+
+
+async def test_a_text_is_sent_on_in_the_encoding_in_which_it_was_checked() -> None:
+    """Some servers read a field in the encoding that it names itself: a text that was checked would be another one
+    there."""
+    request = form(("prompt", None, b"h\0i\0"), ("file", "a.wav", b"x"), ("model", None, b"m"))
+    assert request.stream is not None
+    body = await request.stream.read()
+    typed = b'name="prompt"\r\nContent-Type: text/plain; charset=utf-16le\r\n'
+    body = body.replace(b'name="prompt"\r\n', typed).replace(b'"a.wav"\r\n', b'"a.wav"\r\nContent-Type: audio/wav\r\n')
+    request.stream = Sent(body)  # type: ignore[assignment]
+    upload = Upload(MODEL)
+    await upload.begin(request)
+    passed_on = await sent(upload)
+    assert b"utf-16" not in passed_on and b"Content-Type: audio/wav" in passed_on
+
+
+@pytest.mark.parametrize("name", ["model[]", "model[name]", "n[0]", "api_base[]"])
+@pytest.mark.parametrize("size", [1, MAX_KEPT_BYTES + 1])
+async def test_a_field_that_decides_is_no_list(name: str, size: int) -> None:
+    """To some parsers of forms `n[]` is `n`."""
+    decisive = MODEL | {"n"}
+    upload = Upload(decisive)
+    parts = (("model", None, b"m"), (name, None, b"9"), ("file", "a.wav", bytes(size)))
+    with pytest.raises(Invalid) as caught:
+        await upload.begin(form(*parts))
+    assert caught.value.code == "field_unsupported"
 
 
 def open_below(folder: Path) -> list[str]:

@@ -144,7 +144,8 @@ class Upload:
         check_name_spelling({name, _stem(name)}, self._read_names)
 
     def _field(self, name: str, value: bytes) -> None:
-        if name in REDIRECTING_FIELDS:
+        stem = _stem(name)
+        if stem in REDIRECTING_FIELDS or (stem != name and stem in self._decisive):  # to some parsers `n[]` is `n`
             raise Invalid(f"{name} is not supported", code="field_unsupported", hint=f"Leave {name} out.")
         if name in self._decisive and name in self.fields:
             raise Invalid(f"{name} is there twice", code="field_twice", hint="Send each field once.")
@@ -359,7 +360,7 @@ def _encoded_part(event: Event, boundary: bytes) -> bytes:
     if event.filename is not None:
         name = shorten_filename(event.filename.replace('"', "").replace("\\", ""))
         head += b'; filename="%b"' % (name or "file").encode()
-    kind = event.content_type
-    if kind and len(kind) < 100 and kind.isascii() and kind.decode("ascii").isprintable():
-        head += b"\r\nContent-Type: " + kind
+        kind = event.content_type  # only that of a file: a text was read as UTF-8, whatever encoding it names
+        if kind and len(kind) < 100 and kind.isascii() and kind.decode("ascii").isprintable():
+            head += b"\r\nContent-Type: " + kind
     return head + b"\r\n\r\n"
