@@ -281,6 +281,11 @@ def test_every_text_colour_has_enough_contrast_on_every_ground(scheme: str) -> N
             assert contrast(colours[ink], colours[ground]) >= 4.5, f"{ink} on {ground}"
     for line in ("wall", "flow", "swing", "stop"):
         assert contrast(colours[line], colours["paper"]) >= 3.0, f"{line} on paper"
+    parts = re.findall(r"\.(?:spark|wf)-(?!track)\w+ \{ fill: var\(--(\w+)\)", text)
+    for part in parts:
+        for ground in ("grid", "room"):
+            assert contrast(colours[part], colours[ground]) >= 3.0, f"{part} in a waterfall or a column of calls"
+    assert len(parts) == 5
 
 
 def test_pages_name_no_other_host_and_hold_no_script() -> None:
@@ -480,7 +485,7 @@ def test_the_playground_offers_a_form_to_whoever_may_ask(sees_all: bool) -> None
     )  # fmt: skip
     text = bytes(shown.body).decode()
     assert ("<form" in text) == sees_all and ("http://here/v1" in text) == (not sees_all)
-    assert "No answer" in text and "<code>status</code>" in text
+    assert "No answer" in text and "<code>status</code>" in text and "as <bdi>Bo</bdi>:" in text
 
 
 def test_pages_are_those_with_which_the_console_began_whatever_an_upgrade_has_put_in_their_place(

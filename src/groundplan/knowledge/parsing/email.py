@@ -30,7 +30,7 @@ SENT: Final = "sent_at"
 MAX_FORWARDED: Final = 5
 """Deepest level of forwarded messages that is read; deeper ones are named as attachments."""
 _BODY_SUBTYPES: Final = ("plain", "html")
-_HEADER_ERRORS: Final = (AttributeError, IndexError, LookupError, TypeError, ValueError, MessageError)
+_HEADER_ERRORS: Final = (AttributeError, IndexError, LookupError, OverflowError, TypeError, ValueError, MessageError)
 """The errors that the library raises for a malformed header field."""
 
 

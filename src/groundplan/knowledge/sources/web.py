@@ -407,7 +407,7 @@ def _to_utf8(data: bytes, charset: str | None) -> bytes:
 def _parse_time(text: str | None) -> datetime | None:
     try:
         return parsedate_to_datetime(text) if text else None
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 
