@@ -17,13 +17,14 @@ from groundplan.ledger import queries
 def current_budget_use(
     conn: Connection[Any], blueprint: Blueprint | None, at: datetime, near: float | None = None
 ) -> list[dict[str, Any]]:
-    """As `queries.budget_use`, with the served limits; periods of an earlier declaration keep theirs."""
-    budgets = blueprint.budgets if blueprint is not None else []
-    limits = {
-        (budget.name, key_at(budget.period, budget.starts, budget.timezone, at)): budget.limit for budget in budgets
-    }
+    """As `queries.budget_use`, with the served limits. Budgets that are not declared any more, and former periods of
+    changed ones, are left out, since nothing can be used of them; those of keys and experiments are in no blueprint."""
     rows = queries.budget_use(conn, at, near)
-    for row in rows:
-        if (limit := limits.get((row["budget"], row["period"]))) is not None:
-            row["limit_usd"] = format_usd(limit)
-    return rows
+    if blueprint is None:
+        return rows
+    limits = {
+        (budget.name, key_at(budget.period, budget.starts, budget.timezone, at)): format_usd(budget.limit)
+        for budget in blueprint.budgets
+    }
+    current = [row for row in rows if "/" in row["budget"] or (row["budget"], row["period"]) in limits]
+    return [{**row, "limit_usd": limits.get((row["budget"], row["period"]), row["limit_usd"])} for row in current]
