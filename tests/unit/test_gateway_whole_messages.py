@@ -1,5 +1,5 @@
 """Streams of chat whose chunks have a whole `message`: in place of a `delta`, as some local servers send it, or beside
-it and with all text so far, as Perplexity does."""
+it and with all text so far, as Perplexity does, or at the end and with all of it, as MiniMax does."""
 
 from __future__ import annotations
 
@@ -51,6 +51,15 @@ WHOLE = {
     "in pieces": [whole(said(SAID[:6])), whole(said(SAID[6:]), delta=None), whole({}, "stop")],
     "repeated": repeated(SAID, "stop"),
     "repeated, with usage": repeated(SAID, "stop", usage=USAGE),
+    "repeated at the end alone": [
+        *[chunk({"content": text}) for text in (SAID[:9], SAID[9:])],
+        whole(said(SAID), "stop", object="chat.completion", usage=USAGE),
+    ],
+    "repeated behind the end": [
+        *[chunk({"content": text}) for text in (SAID[:9], SAID[9:])],
+        chunk({}, "stop"),
+        whole(said(SAID), "stop", object="chat.completion", usage=USAGE),
+    ],
     "repeated at the end": [
         *[chunk({"content": text}) for text in (SAID[:9], SAID[9:])],
         whole(said(SAID), "stop", {}, object="chat.completion.done", usage=USAGE),

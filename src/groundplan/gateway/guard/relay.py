@@ -17,7 +17,6 @@ from groundplan.gateway.http.strict_json import DECODE_ERRORS, check_complexity
 from groundplan.gateway.http.surrogates import decode_json
 from groundplan.gateway.surfaces import answer_text
 from groundplan.gateway.surfaces.answer_text import Channel, Slot
-from groundplan.gateway.surfaces.chat.whole_messages import with_deltas
 from groundplan.gateway.surfaces.codec import DeniedAnswer, Malformed, Relay
 from groundplan.gateway.surfaces.relay_wrapper import RelayWrapper
 from groundplan.governance.guardrails.checks import Checks
@@ -278,7 +277,7 @@ def _split_last_text(data: bytes) -> tuple[bytes, ...]:
     if _ENDS.search(data) is None:
         return (data,)
     try:
-        parts = answer_text.split_final(decode_json(with_deltas(data)))
+        parts = answer_text.split_final(decode_json(data))
     except DECODE_ERRORS:
         return (data,)  # the reader reports what is wrong with it
     return (data,) if parts is None else (_encode(parts[0]), _encode(parts[1]))

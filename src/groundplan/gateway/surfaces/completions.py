@@ -37,6 +37,7 @@ from groundplan.gateway.surfaces.chat.answer_types import (
 )
 from groundplan.gateway.surfaces.chat.chunk import NULL, remove_usage
 from groundplan.gateway.surfaces.chat.surface import MAX_COPIES
+from groundplan.gateway.surfaces.chat.whole_messages import WholeMessages
 from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer
 from groundplan.gateway.surfaces.openai_relay import OpenAIRelay, refuse_unfinished, stream_error
 from groundplan.gateway.surfaces.upstream_json import STREAM, decode_upstream, refuse_encoding
@@ -209,15 +210,18 @@ class CompletionsRelay(OpenAIRelay):
 class ByChatRelay(CompletionsRelay):
     """Translates a chat stream into one of completions."""
 
-    __slots__ = ("_left_out", "_model")
+    __slots__ = ("_left_out", "_model", "_whole_messages")
 
     def __init__(self, include_usage: bool, texts: int, model: str, left_out: set[str] | None) -> None:
         """`left_out`: see `Ask.left_out`."""
         super().__init__(include_usage, texts)
         self._model = model
         self._left_out = set[str]() if left_out is None else left_out
+        self._whole_messages = WholeMessages()
 
     def _feed(self, data: bytes) -> bytes:
+        if (chunks := self._whole_messages.as_deltas(data, self.output_bytes > 0)) is not None:
+            return b"".join(map(self._feed, chunks))
         chat_chunk = parse_chunk(data)
         if chat_chunk.service_tier is not None:
             self._tier = chat_chunk.service_tier

@@ -29,6 +29,7 @@ from groundplan.gateway.surfaces.chat.answer_types import (
     parse_chunk,
 )
 from groundplan.gateway.surfaces.chat.chunk import NULL, json_size
+from groundplan.gateway.surfaces.chat.whole_messages import WholeMessages
 from groundplan.ledger.model import Usage
 
 TEXT, REFUSAL = "output_text", "refusal"
@@ -48,6 +49,7 @@ class ViaChatStream(ABC):
         "_prompt_bytes",
         "_sequencer",
         "_service_tier",
+        "_whole_messages",
         "done",
         "output_bytes",
         "usage",
@@ -61,6 +63,7 @@ class ViaChatStream(ABC):
         self._listed: tuple[msgspec.Raw, msgspec.Raw] | None = None
         """The pages that were listed beside the choices last; see `listed_pages`."""
         self._sequencer = ToolCallSequencer()
+        self._whole_messages = WholeMessages()
         self._prompt_bytes = prompt_bytes
         self._service_tier: object = None
         """The service tier that the upstream named last."""
@@ -73,6 +76,8 @@ class ViaChatStream(ABC):
         if data == DONE:
             self.done = True
             return b""
+        if (chunks := self._whole_messages.as_deltas(data, self.output_bytes > 0)) is not None:
+            return b"".join(map(self.feed, chunks))
         chunk = parse_chunk(data)
         if chunk.service_tier is not None:
             self._service_tier = chunk.service_tier

@@ -13,7 +13,6 @@ from groundplan.economics.prices.provider_usage import ChatUsage
 from groundplan.gateway.surfaces.chat.annotations import ANNOTATIONS_LEFT_OUT, UrlCitation, has_others, listed_pages
 from groundplan.gateway.surfaces.chat.call_ids import with_text_ids
 from groundplan.gateway.surfaces.chat.chunk import NULL, json_size
-from groundplan.gateway.surfaces.chat.whole_messages import with_deltas
 from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.openai_relay import refuse_unfinished, stream_error
 from groundplan.gateway.surfaces.thought_signatures import Extra, signed_id
@@ -428,7 +427,7 @@ def parse_completion(data: bytes) -> Completion:
 
 def parse_chunk(data: bytes) -> Chunk:
     """Parse one event of a stream. Raises `Malformed`, also for an error event."""
-    found = decode_upstream(_chunk, with_text_ids(with_deltas(data), STREAM), STREAM)
+    found = decode_upstream(_chunk, with_text_ids(data, STREAM), STREAM)
     if bytes(found.error) != b"null":
         raise stream_error(data)
     for choice in found.choices:

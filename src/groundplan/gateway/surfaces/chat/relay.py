@@ -14,7 +14,7 @@ from groundplan.gateway.http.sse import DONE, END, append_field, format_event
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.surfaces.chat.call_ids import with_text_ids
 from groundplan.gateway.surfaces.chat.chunk import Chunk, read_chunk, remove_usage, usage_chunk
-from groundplan.gateway.surfaces.chat.whole_messages import with_deltas
+from groundplan.gateway.surfaces.chat.whole_messages import WholeMessages
 from groundplan.gateway.surfaces.openai_relay import OpenAIRelay, refuse_unfinished, stream_error
 from groundplan.gateway.surfaces.upstream_json import STREAM, decode_upstream, with_empty_choices
 
@@ -43,8 +43,8 @@ class ChatRelay(OpenAIRelay):
     """One stream of chat chunks: what to hold back, what the usage is, and whether the stream ended well."""
 
     __slots__ = (
-        "_early_events", "_samples_left", "_usage_source", "finished", "held", "include_usage", "separate_usage",
-        "tier",
+        "_early_events", "_samples_left", "_usage_source", "_whole_messages", "finished", "held", "include_usage",
+        "separate_usage", "tier",
     )  # fmt: skip
 
     def __init__(self, include_usage: bool, samples: int = TEMPLATE_SAMPLES) -> None:
@@ -63,6 +63,7 @@ class ChatRelay(OpenAIRelay):
         """Send the usage in a chunk of its own, as OpenAI does; else in each chunk in which the upstream sent it."""
         self._usage_source: bytes | None = None
         """The newest chunk with both choices and usage, unless a chunk with usage alone came since."""
+        self._whole_messages: WholeMessages | None = None
 
     def feed(self, data: bytes) -> bytes:
         """As `OpenAIRelay.feed`, but in one step, since this is the most frequent stream. Raises `Malformed`."""
@@ -84,12 +85,19 @@ class ChatRelay(OpenAIRelay):
         if chunk.is_error():
             raise stream_error(data)
         if chunk.has_whole_message():
-            return self.feed(with_deltas(data))
+            return self._relay_messages(data)
         data = with_text_ids(data, STREAM)
         if chunk.usage is not None:
             self.usage = chunk.usage.usage(normalize_tier(self.tier)) or self.usage
         self.output_bytes += chunk.output_bytes()
         return self._relay_chunk(data, chunk)
+
+    def _relay_messages(self, data: bytes) -> bytes:
+        """As `feed`, for a chunk in which a choice has a `message`."""
+        if self._whole_messages is None:
+            self._whole_messages = WholeMessages()
+        chunks = self._whole_messages.as_deltas(data, self.output_bytes > 0) or ()
+        return b"".join(map(self.feed, chunks))
 
     def _learn_template(self, data: bytes) -> None:
         """Learn a template from a chunk with nothing but text, until the samples are used up."""
