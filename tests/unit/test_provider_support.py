@@ -10,6 +10,8 @@ from typing import Any
 
 import msgspec
 import pytest
+from any_llm.providers.anthropic import utils as anthropic
+from any_llm.providers.gemini import utils as gemini
 
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.core.errors import Invalid
@@ -70,6 +72,45 @@ def test_that_a_tool_is_strict_is_left_out_and_told_where_a_provider_cannot_be_b
     assert left_out_of_request(api, fields) == ({"tools.strict"} if told else set())
     sent = json.dumps(adapt_request(api, {"model": "m", "messages": [ASKED], "tools": tools}).get("tools"))
     assert ('"strict": true' in sent) == (not told and BOUND in (tools or []))
+
+
+def pdf(**file: Any) -> dict[str, Any]:
+    data = "data:application/pdf;base64,JVBERi0="
+    part = {"type": "file", "file": {"file_data": data, "filename": "contract.pdf", **file}}
+    return {"role": "user", "content": [part, {"type": "text", "text": "Who signs?"}]}
+
+
+@pytest.mark.parametrize("api", APIS)
+def test_a_pdf_is_sent_to_providers_that_read_one(api: str) -> None:
+    takes = api in ("anthropic", "gemini", "vertexai")
+    assert refused(api, messages=[pdf()]) == (None if takes else "messages: content of type file")
+    if takes:
+        assert refused(api, messages=[pdf(file_data="data:text/plain;base64,YQ==")]) == "messages: file of text/plain"
+        assert refused(api, messages=[pdf(file_data=None)]) == "messages: content of type file"
+        assert refused(api, messages=[pdf(detail="high")]) == "messages: file.detail"
+        assert refused(api, messages=[{**pdf(), "role": "system"}]) == "messages: content of type file"
+        for name in ("contract.pdf", None, ""):
+            fields = msgspec.json.decode(json.dumps({"messages": [pdf(filename=name)]}), type=dict[str, msgspec.Raw])
+            assert left_out_of_request(api, fields) == ({"messages.filename"} if name and api != "anthropic" else set())
+
+
+@pytest.mark.parametrize("name", ["contract.pdf", None])
+def test_a_pdf_reaches_anthropic_and_gemini_through_the_library(name: str | None) -> None:
+    def adapted(api: str) -> list[dict[str, Any]]:
+        messages = adapt_request(api, {"model": "m", "messages": [pdf(filename=name)]})["messages"]
+        assert isinstance(messages, list)
+        return messages
+
+    document, text = anthropic._convert_messages_for_anthropic(adapted("anthropic"))[1][0]["content"]
+    assert text == {"type": "text", "text": "Who signs?"} and document.pop("title", None) == name
+    assert document == {
+        "type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": "JVBERi0="},
+    }  # fmt: skip
+    for api in ("gemini", "vertexai"):
+        (content,), _ = gemini._convert_messages(adapted(api), provider_name=api)
+        assert content.parts is not None and content.parts[0].inline_data is not None
+        assert content.parts[0].inline_data.mime_type == "application/pdf"
+        assert content.parts[0].inline_data.data == b"%PDF-" and content.parts[1].text == "Who signs?"
 
 
 @pytest.mark.parametrize("api", APIS)

@@ -29,10 +29,15 @@ parsed of an answer (`parsed`, `parsed_arguments`): it repeats the content, and 
 _PART_FIELDS: dict[str, frozenset[str]] = {
     "text": frozenset({"type", "text"}),
     "image_url": frozenset({"type", "image_url"}),
+    "file": frozenset({"type", "file"}),
     "refusal": frozenset({"type", "refusal"}),
 }
 _TAKES_REASONING_PARTS = frozenset({"mistral"})
 """Providers that return their reasoning as a part of an answer, and accept it back."""
+_TAKES_PDFS = frozenset({"anthropic", "gemini", "vertexai"})
+"""Providers that accept a file: a PDF, which all of them read page by page."""
+_TAKES_FILE_NAMES = frozenset({"anthropic"})
+PDF_URL = "data:application/pdf;base64,"
 TAKES_NAMES = frozenset({"azure", "groq"})
 """Providers that accept the name of a speaker."""
 _TAKES_IMAGE_DETAIL = frozenset({"azure", "groq"})
@@ -62,9 +67,9 @@ _FORMATS: dict[str, frozenset[str]] = {
     "azure": frozenset({"text", "json_schema"}),
 }
 _COMMON_FORMATS = frozenset({"text", "json_object", "json_schema"})
-_MAY_BE_LEFT_OUT = (b'"reasoning_content"', b'"extra_content"', b'"name"')
+_MAY_BE_LEFT_OUT = (b'"reasoning_content"', b'"extra_content"', b'"name"', b'"filename"')
 """Fields of a message that are left out at some providers: of an earlier answer those that only the provider that wrote
-it can read, and the name of a speaker."""
+it can read, and the names of a speaker and of a file."""
 _COMBINATORS = ("anyOf", "oneOf", "allOf")
 _TAKES_SCHEMA_DESCRIPTION = frozenset({"azure", "groq", "mistral"})
 """Providers that accept a schema's description."""
@@ -131,19 +136,26 @@ def takes_strict(api: str, tools: list[dict[str, Any]]) -> bool:
 
 def _left_out_of_messages(api: str, messages: msgspec.Raw) -> set[str]:
     """Names of what is left out of messages: of earlier answers, what only the provider that wrote it can read
-    (reasoning, and what it added as `extra_content`), and the names of speakers."""
+    (reasoning, and what it added as `extra_content`), and the names of speakers and files."""
     data, found = bytes(messages), set[str]()
     if not any(name in data for name in _MAY_BE_LEFT_OUT):
         return found
     for message in _decode(data):
         if message.get("name") and message["role"] != "tool" and api not in TAKES_NAMES:
             found.add("messages.name")
+        if api not in _TAKES_FILE_NAMES and any(file.get("filename") for file in _files_of(message)):
+            found.add("messages.filename")
         if message.get("reasoning_content") and api not in TAKES_REASONING:
             found.add("reasoning")
         for each in (message, *(message.get("tool_calls") or ())):
             if each.get("extra_content") and SIGNATURE_OWNERS.get(api) not in each["extra_content"]:
                 found.add("extra_content")
     return found
+
+
+def _files_of(message: dict[str, Any]) -> list[dict[str, Any]]:
+    content = message.get("content")
+    return [part["file"] for part in content if part.get("type") == "file"] if isinstance(content, list) else []
 
 
 def _unsupported_in_messages(api: str, messages: Any) -> str | None:
@@ -197,17 +209,19 @@ def _unsupported_in_content(api: str, role: str, content: Any) -> str | None:
 
 
 def _unsupported_in_part(api: str, role: str, part: Any) -> str | None:
-    kinds = {"user": ("text", "image_url"), "assistant": ("text", "refusal")}.get(role, ("text",))
+    kinds = {"user": ("text", "image_url", "file"), "assistant": ("text", "refusal")}.get(role, ("text",))
     kind = part.get("type") if isinstance(part, dict) else None
     if kind == "thinking" and role == "assistant" and api in _TAKES_REASONING_PARTS and is_reasoning_part(part):
         return None
-    if not isinstance(kind, str) or kind not in kinds:
+    if not isinstance(kind, str) or kind not in kinds or (kind == "file" and api not in _TAKES_PDFS):
         return f"content of type {str(kind)[:40]}"
     for name, value in part.items():
         if value is not None and name not in _PART_FIELDS[kind]:
             return f"{kind}.{name[:40]}"
     if kind == "image_url":
         return _unsupported_in_image(api, part.get("image_url"))
+    if kind == "file":
+        return _unsupported_in_file(part.get("file"))
     return None if isinstance(part.get(kind), str) else f"content of type {kind}"
 
 
@@ -234,6 +248,14 @@ def _unsupported_in_image(api: str, image: Any) -> str | None:
         if name != "url" and value is not None:
             return f"image_url.{name[:40]}"
     return None
+
+
+def _unsupported_in_file(file: Any) -> str | None:
+    if not isinstance(file, dict) or not isinstance(file.get("file_data"), str):
+        return "content of type file"
+    if not file["file_data"].startswith(PDF_URL):
+        return f"file of {file['file_data'].removeprefix('data:').partition(';')[0][:40]}"
+    return next((f"file.{each[:40]}" for each in file if each not in ("file_data", "filename") and file[each]), None)
 
 
 def _is_known_extra_content(extra: Any) -> bool:

@@ -10,6 +10,7 @@ import msgspec
 
 from groundplan.gateway.upstream.translation.call_ids import accepted_id
 from groundplan.gateway.upstream.translation.provider_support import (
+    PDF_URL,
     SIGNATURE_OWNERS,
     TAKES_NAMES,
     TAKES_REASONING,
@@ -105,7 +106,7 @@ def _adapt_message(api: str, message: dict[str, Any]) -> dict[str, Any]:
     if role == "user":
         adapted = {
             "role": role,
-            "content": [_adapt_part(part) for part in content] if isinstance(content, list) else content,
+            "content": [_adapt_part(api, part) for part in content] if isinstance(content, list) else content,
         }
     elif role == "assistant":
         adapted = _adapt_assistant_message(api, message)
@@ -122,12 +123,22 @@ def _adapt_message(api: str, message: dict[str, Any]) -> dict[str, Any]:
     return adapted
 
 
-def _adapt_part(part: dict[str, Any]) -> dict[str, Any]:
-    """A part of a user's message. Many clients say `image/jpg`, which is not a media type."""
+def _adapt_part(api: str, part: dict[str, Any]) -> dict[str, Any]:
+    """A part of a user's message. Many clients say `image/jpg`, which is not a media type. The library would lose the
+    name of a file, which Anthropic's documents have as their title."""
+    if part.get("type") == "file" and api == "anthropic":
+        return _document(part["file"])
     image = part.get("image_url")
     if not isinstance(image, dict) or not str(image.get("url")).startswith(_JPG):
         return part
     return {**part, "image_url": {**image, "url": f"data:image/jpeg;{image['url'].removeprefix(_JPG)}"}}
+
+
+def _document(file: dict[str, Any]) -> dict[str, Any]:
+    """A PDF as a part of Anthropic's Messages."""
+    data = file["file_data"].removeprefix(PDF_URL)
+    document = {"type": "document", "source": {"type": "base64", "media_type": "application/pdf", "data": data}}
+    return {**document, "title": file["filename"]} if file.get("filename") else document
 
 
 def _adapt_assistant_message(api: str, message: dict[str, Any]) -> dict[str, Any]:
