@@ -30,6 +30,7 @@ class Site:
         self.answers: dict[str, tuple[int, str, bytes, str]] = {}
         self.endless = self.cut = ""
         self.encodings: dict[str, str] = {}
+        self.modified: dict[str, str] = {}
         self.asked: Callable[[str], None] = lambda _: None
         """Called with each path before it is answered."""
         self.closing = threading.Event()
@@ -43,6 +44,8 @@ class Site:
                 self.send_header("Content-Type", media)
                 if self.path in site.encodings:
                     self.send_header("Content-Encoding", site.encodings[self.path])
+                if self.path in site.modified:
+                    self.send_header("Last-Modified", site.modified[self.path])
                 if location:
                     self.send_header("Location", location)
                 more = 1 if self.path == site.cut else 1 << 20 if self.path == site.endless else 0
@@ -296,6 +299,13 @@ def test_endless_and_truncated_pages_are_one_finding_each(
     found = {about: message for (_, about), message in intake.findings().items()}
     assert "takes longer than" in found["b"]
     assert "ends in the middle" in found["c"]
+
+
+def test_a_page_with_an_impossible_time_is_read(site: Site, intake: Intake) -> None:
+    """And so are those behind it."""
+    site.name("/a", "/b")
+    site.modified["/a"] = "Mon, 9 Nov 2026 99999999999999999999:00:00 GMT"
+    assert ingest_site(intake, site) == ({"a", "b"}, "")
 
 
 def test_a_site_with_endless_urls_does_not_fill_memory(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -342,7 +342,7 @@ def test_what_a_message_forwards_is_read_and_lets_nobody_in() -> None:
         b"From:tent-Type: multipart/md; boundary=b\nTo: ben@x.example",
         b"To: ben@x.example\nSubject: =?utf-8?q?=FF?<nav>=",
         b"To: ben@x.example\nContent-Type: text/plain; charset=\x00iso", b"To: ben@x.example\nDate: Tue, 99 Nov 2026",
-        b"To: ben@x.example\nCc: a: b: c@d; e",
+        b"To: ben@x.example\nCc: a: b: c@d; e", b"To: ben@x.example\nDate: 9 Nov 2026 99999999999999999999:00:00",
     ],
 )  # fmt: skip
 def test_a_field_that_is_written_as_none_should_be_costs_no_message(head: bytes) -> None:
