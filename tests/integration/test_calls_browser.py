@@ -268,6 +268,18 @@ def test_every_page_of_calls_fits_windows_of_any_width_in_light_and_dark(page: P
             assert page.evaluate(UNNAMED) == [], path
 
 
+def test_on_paper_tables_are_whole_and_dark_on_light(page: Page, kept: str) -> None:
+    page.emulate_media(media="print", color_scheme="dark")
+    page.set_viewport_size({"width": 718, "height": 1000})  # A4 between the usual margins
+    for path in ("/calls", f"/calls/{kept}", "/operations", "/keys"):
+        page.goto(path)
+        assert not page.locator("nav.entries").is_visible() and not page.locator(".pause:visible").count()
+        assert page.evaluate("getComputedStyle(document.body).color") == "rgb(31, 42, 55)", path
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), path
+        assert page.locator("thead:visible").count() == page.locator("thead").count(), path
+    page.emulate_media(media="screen")
+
+
 def test_a_failing_deployment_is_shown_as_open_until_it_recovers(stack: Stack, page: Page) -> None:
     page.goto("/operations")
     assert page.locator("td[data-label=Breaker]").inner_text() == "closed"
