@@ -17,13 +17,17 @@ import msgspec
 import psycopg
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
 from opentelemetry.proto.metrics.v1.metrics_pb2 import Metric as WireMetric
 from opentelemetry.proto.trace.v1.trace_pb2 import Span as WireSpan
 from tests.closing import close
 from tests.integration.gateway_stack import blueprint, deployment, installation, scripted_upstream, workload
 
 from groundplan.core.errors import Invalid
+from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.core.settings import load_settings
 from groundplan.gateway.http.errors import refusal_body
@@ -31,6 +35,8 @@ from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.journal.recovery import CallState, EpochState
 from groundplan.gateway.journal.shipper import Shipper
 from groundplan.gateway.telemetry import genai_metrics
+from groundplan.gateway.telemetry.collector_answer import Answer, read_answer
+from groundplan.gateway.telemetry.content_writer import ContentWriter
 from groundplan.gateway.telemetry.genai_metrics import (
     BOUNDS,
     DURATION,
@@ -40,6 +46,7 @@ from groundplan.gateway.telemetry.genai_metrics import (
     UNITS,
     GenAiMetrics,
 )
+from groundplan.gateway.telemetry.shipper_metrics import ShipperMetrics, ShippingProgress
 from groundplan.gateway.telemetry.spans import call_spans, is_traced
 from groundplan.gateway.telemetry.trace_export import BATCH_CALLS, TraceExport, metrics_url, parse_headers
 from groundplan.ledger.model import Charge, Finish, Reservation, Settlement, Usage
@@ -94,6 +101,10 @@ class Receiver:
     """What came to the address of metrics."""
     headers: list[dict[str, str]] = field(default_factory=list)
     status: int = 200
+    answer: bytes = b""
+    """The body of its answers, in protobuf."""
+    answer_headers: dict[str, str] = field(default_factory=dict)
+    refused: int = 0
 
     def spans(self) -> list[WireSpan]:
         found: list[WireSpan] = []
@@ -129,9 +140,14 @@ def receiver() -> Iterator[Receiver]:
             if found.status == 200:
                 (found.counted if self.path == "/v1/metrics" else found.bodies).append(body)
                 found.headers.append({name.lower(): value for name, value in self.headers.items()})
+            else:
+                found.refused += 1
             self.send_response(found.status)
-            self.send_header("content-length", "0")
+            answer = {"content-type": "application/x-protobuf", "content-length": str(len(found.answer))}
+            for name, value in (answer | found.answer_headers).items():
+                self.send_header(name, value)
             self.end_headers()
+            self.wfile.write(found.answer)
 
         def log_message(self, *_: Any) -> None:
             """Quiet."""
@@ -375,10 +391,80 @@ def test_an_unavailable_collector_costs_only_spans() -> None:
         assert traces.lost == BATCH_CALLS + 50 and not collector.bodies, "also of what still waited at the end"
 
 
+@pytest.mark.parametrize(
+    ("status", "retry_after", "answer"),
+    [
+        (200, "", Answer(is_accepted=True)), (202, "5", Answer(is_accepted=True)),
+        (302, "", Answer(problem="HTTP 302")), (413, "5", Answer(problem="HTTP 413")),
+        (503, "", Answer(problem="HTTP 503", retry_after=0.0)), (429, "9", Answer(problem="HTTP 429", retry_after=9.0)),
+        (429, "86400", Answer(problem="HTTP 429", retry_after=60.0)),
+        (502, "Thu, 03 Dec 2026 07:00:00 GMT", Answer(problem="HTTP 502", retry_after=0.0)),
+    ],
+)  # fmt: skip
+def test_an_answer_says_whether_the_same_may_be_sent_again(status: int, retry_after: str, answer: Answer) -> None:
+    assert read_answer(status, retry_after, 0, "") == answer
+
+
+def test_spans_wait_for_a_collector_that_asks_for_a_pause() -> None:
+    """As one that has too much to do, or that is being replaced."""
+    with receiver() as collector:
+        collector.status, collector.answer_headers = 429, {"retry-after": "9"}
+        traces, begun = TraceExport(collector.url, {}), time.monotonic()
+        traces.enqueue([ended(), ended(PARENT[:-2] + "00")], new_id())
+        end = begun + 60
+        while not traces._resume_at:
+            assert time.monotonic() < end
+            time.sleep(0.01)
+        assert collector.refused == 1 and traces._resume_at >= begun + 9
+        collector.status, traces._resume_at = 200, 0.0
+        collector.until(1)
+        traces.close()
+        found = collector.spans()
+        assert len(found) == len(call_spans(ended())) and traces.lost == 0
+
+
+def test_what_a_collector_does_not_take_is_counted_whatever_its_status_looks_like() -> None:
+    with receiver() as collector:
+        collector.status, collector.answer_headers = 302, {"location": "/login"}
+        traces = TraceExport(collector.url, {})
+        traces.enqueue([ended()], new_id())
+        traces.close()
+        assert (traces.lost, traces.rejected) == (1, 0)
+        answer = ExportTraceServiceResponse()
+        answer.partial_success.rejected_spans = 3
+        collector.status, collector.answer_headers, collector.answer = 200, {}, answer.SerializeToString()
+        traces = TraceExport(collector.url, {})
+        traces.enqueue([ended()], new_id())
+        traces.close()
+        assert (traces.lost, traces.rejected) == (0, 3)
+        shipper = ShipperMetrics(Home(Path()), ShippingProgress(), ContentWriter(Home(Path()), ""), traces)
+        shown = {each.name: each.samples[0].value for each in shipper.families()}
+        assert shown["groundplan_shipper_spans_rejected_total"] == 3
+
+
+def test_a_collector_that_refuses_for_hours_fills_no_log(
+    caplog: pytest.LogCaptureFixture, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with receiver() as collector:
+        collector.status = 400
+        traces = TraceExport(collector.url, {})
+        traces._stop.set()
+        traces._thread.join(60)
+        traces._span_exporter = traces._otel.span_exporter(collector.url, {}, 5.0)
+        for _ in range(5):
+            traces.enqueue([ended()], new_id())
+            traces._send_waiting()
+            traces._export_metrics()
+            traces._log_lost()
+    told = [each.getMessage() for each in caplog.records if each.name.startswith("groundplan")]
+    assert told == [f"the collector does not accept all {what}: HTTP 400" for what in ("spans", "metrics")]
+    assert capsys.readouterr().err.count("traces were dropped") == 1 and traces.lost == 5
+
+
 def test_an_inconsistent_call_never_fails_the_shipper() -> None:
     with receiver() as collector:
         traces = TraceExport(collector.url, {})
-        traces.enqueue([ended("00-zz"), CallState(new_id().bytes, 1)], new_id())
+        traces.enqueue([ended("00-z1"), CallState(new_id().bytes, 1)], new_id())
         traces.close()
         assert traces.lost == 2 and not collector.bodies
 

@@ -97,9 +97,12 @@ def process_name() -> str:
     return next((lines.process for lines in named if isinstance(lines, JsonLinesFormatter)), "groundplan")
 
 
-_LIBRARY_LEVELS = {"httpx": logging.WARNING, "websockets": logging.WARNING, "python_multipart": logging.ERROR}
-"""Minimum level for libraries that log every request or every invalid one: requests are in the ledger, and callers get
-the error, so that logs need not grow with either."""
+_LIBRARY_LEVELS = {
+    "httpx": logging.WARNING, "websockets": logging.WARNING, "python_multipart": logging.ERROR,
+    "opentelemetry": logging.CRITICAL,
+}  # fmt: skip
+"""Minimum level for libraries that log every request, or every invalid or failed one: requests are in the ledger, and
+callers get the error, so that logs need not grow with either. `trace_export` logs when a collector begins to fail."""
 
 
 _REPEATED_BY = ("psycopg", "groundplan.api")

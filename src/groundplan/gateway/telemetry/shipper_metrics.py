@@ -54,7 +54,7 @@ class ShipperMetrics:
     def families(self) -> list[Family]:
         progress = self._progress
         age = time.monotonic() - (progress.last_round_at or self._started)
-        lost = self._traces.lost if self._traces is not None else 0
+        lost, rejected = (self._traces.lost, self._traces.rejected) if self._traces is not None else (0, 0)
         return [
             single_sample(
                 f"{_P}rounds_total", "counter", "Rounds over the journals that PostgreSQL accepted.", progress.rounds
@@ -69,6 +69,9 @@ class ShipperMetrics:
                 self._content.lost,
             ),
             single_sample(f"{_P}traces_lost_total", "counter", "Calls whose spans no collector accepted.", lost),
+            single_sample(
+                f"{_P}spans_rejected_total", "counter", "Spans that the collector left out of a request.", rejected
+            ),
             *process_families(),
         ]
 

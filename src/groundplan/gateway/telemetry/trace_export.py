@@ -1,13 +1,15 @@
 """Sends the spans of calls, and their GenAI metrics, to an OpenTelemetry collector: OTLP over HTTP, from a thread
 beside the shipping.
 
-Best effort: what a slow or absent collector does not accept in time is dropped and counted; the ledger has every call
-in any case. Calls are sent again after a crash of the shipper, with the same ids. Needs `groundplan[otel]`, which is
+Best effort: calls wait while a collector is slow or away, as many as there is room for; further ones, and what it
+refuses, are dropped and counted. The ledger has every call in any case. Calls are sent again after a crash of the
+shipper, with the same ids. Needs `groundplan[otel]`, which is
 imported only where traces are declared.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections import deque
@@ -19,7 +21,9 @@ from groundplan.core.errors import Invalid
 from groundplan.core.ids import new_id
 from groundplan.core.logger import get_logger
 from groundplan.core.settings import Settings, resolve_secret
+from groundplan.gateway.failure_log import FailureLog
 from groundplan.gateway.journal.recovery import CallState
+from groundplan.gateway.telemetry.collector_answer import MAX_PAUSE_S, Answer
 from groundplan.gateway.telemetry.genai_metrics import GenAiMetrics
 from groundplan.gateway.telemetry.spans import call_spans, is_traced
 
@@ -32,7 +36,10 @@ METRICS_INTERVAL_S = 5.0
 """Interval between two exports of metrics."""
 TRACES_PATH, METRICS_PATH = "/v1/traces", "/v1/metrics"
 SEND_SECONDS = 5.0
+LOST_INTERVAL_S = 60.0
+"""Least time between two log lines on dropped calls."""
 log = get_logger()
+_log = logging.getLogger(__name__)
 
 
 class TraceExport:
@@ -57,7 +64,12 @@ class TraceExport:
         self._waiting: deque[tuple[UUID, CallState]] = deque()
         self.lost = 0
         """Calls whose spans were dropped."""
-        self._logged_lost = 0
+        self.rejected = 0
+        """Spans that the collector left out of what it accepted."""
+        self._logged_lost, self._lost_logged_at = 0, float("-inf")
+        self._span_failures, self._metric_failures = FailureLog(_log), FailureLog(_log)
+        self._failed_in_a_row, self._resume_at = 0, 0.0
+        """Requests that may be sent again, and when that may be (monotonic seconds)."""
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="traces", daemon=True)
         self._thread.start()
@@ -81,6 +93,8 @@ class TraceExport:
                 with self._metrics_lock:
                     self._metrics.count_call(call)
                     self._calls_counted += 1
+            if not is_traced(call):
+                continue
             if len(self._waiting) < MAX_WAITING_CALLS:
                 self._waiting.append((epoch, call))
             else:
@@ -90,13 +104,14 @@ class TraceExport:
         self._stop.set()
         self._thread.join(SEND_SECONDS)
         self.lost += len(self._waiting)
-        self._waiting.clear()
-        self._log_lost()
+        self._log_lost(at_once=True)
 
     def _run(self) -> None:
         while not self._stop.wait(INTERVAL_S):
-            self._send_waiting()
-            if time.monotonic() - self._metrics_exported_at > METRICS_INTERVAL_S:
+            if time.monotonic() >= self._resume_at:
+                self._send_waiting()
+            self._log_lost()
+            if time.monotonic() > max(self._resume_at, self._metrics_exported_at + METRICS_INTERVAL_S):
                 self._export_metrics()
         self._send_waiting()
         self._export_metrics()
@@ -111,33 +126,56 @@ class TraceExport:
             with self._metrics_lock:
                 counted = self._calls_counted
                 found = self._otel.metrics_data(self._metrics, self._instance, self._began, time.time_ns())
-            if self._metric_exporter.export(found).name == "SUCCESS":
-                self._calls_exported = counted
+            answer = self._metric_exporter.send(found)
         except Exception as error:  # noqa: BLE001 -- the thread's boundary
-            log.warning("metrics cannot be sent", problem=error.__class__.__name__)
+            answer = Answer(problem=error.__class__.__name__)
+        if answer.is_accepted:
+            self._calls_exported = counted
+        if answer.problem:
+            self._metric_failures.record_failure("the collector does not accept all metrics: %s", answer.problem)
+        else:
+            self._metric_failures.record_success()
 
     def _send_waiting(self) -> None:
+        """Send what waits. A batch stays at the front until the collector has answered, and where it may be sent
+        again, until then."""
         while self._waiting:
-            batch = [self._waiting.popleft() for _ in range(min(BATCH_CALLS, len(self._waiting)))]
-            if not self._export_spans(batch):
+            batch = [self._waiting[place] for place in range(min(BATCH_CALLS, len(self._waiting)))]
+            answer = self._export_spans(batch)
+            if answer.problem:
+                self._span_failures.record_failure("the collector does not accept all spans: %s", answer.problem)
+            else:
+                self._span_failures.record_success()
+            if answer.retry_after is not None:
+                self._pause(answer.retry_after)
+                return
+            self._failed_in_a_row, self.rejected = 0, self.rejected + answer.rejected
+            for _ in batch:
+                self._waiting.popleft()
+            if not answer.is_accepted:
                 self.lost += len(batch)
-                break
-        self._log_lost()
+                return
 
-    def _log_lost(self) -> None:
-        if self.lost > self._logged_lost:
+    def _pause(self, seconds: float) -> None:
+        """Send nothing for this long, or longer the more requests have failed in a row."""
+        self._failed_in_a_row += 1
+        pause = max(seconds, min(MAX_PAUSE_S, INTERVAL_S * 2.0 ** min(self._failed_in_a_row, 10)))
+        self._resume_at = time.monotonic() + pause
+
+    def _log_lost(self, *, at_once: bool = False) -> None:
+        now = time.monotonic()
+        if self.lost > self._logged_lost and (at_once or now >= self._lost_logged_at + LOST_INTERVAL_S):
             log.warning("traces were dropped", calls=self.lost - self._logged_lost)
-            self._logged_lost = self.lost
+            self._logged_lost, self._lost_logged_at = self.lost, now
 
-    def _export_spans(self, batch: Sequence[tuple[UUID, CallState]]) -> bool:
+    def _export_spans(self, batch: Sequence[tuple[UUID, CallState]]) -> Answer:
         try:
-            found = [
-                self._convert(epoch, span) for epoch, call in batch if is_traced(call) for span in call_spans(call)
-            ]
-            return not found or bool(self._span_exporter.export(found).name == "SUCCESS")
+            answer: Answer = self._span_exporter.send(
+                [self._convert(epoch, span) for epoch, call in batch for span in call_spans(call)]
+            )
         except Exception as error:  # noqa: BLE001 -- the thread's boundary
-            log.warning("spans cannot be sent", problem=error.__class__.__name__)
-            return False
+            return Answer(problem=error.__class__.__name__)
+        return answer
 
 
 def parse_headers(text: str) -> dict[str, str]:
