@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Sequence
+from pathlib import Path
 from uuid import uuid4
 
 import pytest
@@ -11,10 +13,14 @@ import pytest
 from groundplan.blueprint.model import Deployment, Rates
 from groundplan.core.clock import SystemClock
 from groundplan.core.errors import Unavailable
+from groundplan.core.home import Home
+from groundplan.gateway.caching.cache_store import AnswerStore
 from groundplan.gateway.caching.semantic_checks import CheckStore
 from groundplan.gateway.caching.semantic_counts import SemanticCounts
 from groundplan.gateway.call.model_versions import ModelVersions
 from groundplan.gateway.guard.counts import GuardCounts
+from groundplan.gateway.telemetry.content_link import Content
+from groundplan.gateway.telemetry.content_writer import ContentWriter
 from groundplan.gateway.write_behind import WriteBehindQueue
 
 NOBODY = "postgresql://nobody@127.0.0.1:1/none"
@@ -88,3 +94,31 @@ async def test_waiting_writes_of_every_part_of_a_worker_are_logged_once(caplog: 
         await checks.synchronize()
         await reported.flush()
     assert waits(caplog) == 4
+
+
+class TriesLeft(threading.Event):
+    """Set once somebody has waited for it so many times, which takes no time."""
+
+    def __init__(self, tries: int) -> None:
+        super().__init__()
+        self._left = tries
+
+    def wait(self, timeout: float | None = None) -> bool:  # noqa: ARG002 -- as of an event
+        self._left -= 1
+        if self._left <= 0:
+            self.set()
+        return self.is_set()
+
+
+def test_the_shippers_threads_log_once_that_postgresql_is_away(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each tries again every second."""
+    writer, store = ContentWriter(Home(tmp_path), NOBODY), AnswerStore(Home(tmp_path), NOBODY)
+    writer._enqueue(Content(bytes(16), 0, "assistant", "", "full", 60, b"{}", b"{}"))
+    writer._stop, store._stop = TriesLeft(6), TriesLeft(6)
+    writer._write()
+    store._run()
+    assert [each.getMessage() for each in caplog.records] == [
+        "content is not written: Unavailable", "answers are not kept: Unavailable",
+    ]  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 import socket
 import threading
 import time
@@ -27,6 +28,7 @@ from groundplan.core.home import Home
 from groundplan.core.last_known_address import TimeLimitedConnection
 from groundplan.core.logger import get_logger
 from groundplan.gateway.caching.cache_link import MAX_ANSWER_BYTES, SERVICE, StoredAnswer, StoreMessage
+from groundplan.gateway.failure_log import FailureLog
 from groundplan.gateway.frame_server import LENGTH, FrameServer
 from groundplan.gateway.journal.ledger_rows import as_uuid
 from groundplan.gateway.journal.ledger_store import Conn
@@ -63,6 +65,7 @@ _decode = msgspec.msgpack.Decoder(StoreMessage).decode
 _decode_answer = msgspec.msgpack.Decoder(StoredAnswer).decode
 _encode = msgspec.msgpack.Encoder().encode
 log = get_logger()
+_log = logging.getLogger(__name__)
 
 
 class _Worker:
@@ -123,11 +126,13 @@ class AnswerStore:
     # with PostgreSQL --------------------------------------------------------------------------------------------------
 
     def _run(self) -> None:
+        failure_log = FailureLog(_log)
         while not self._stop.is_set():
             try:
                 with connect(self._url, autocommit=True, kind=TimeLimitedConnection) as conn:
                     conn.execute(f"LISTEN {CHANNEL}".encode())
                     conn.execute(_NO_IDLE_TRANSACTION.encode())
+                    failure_log.record_success()
                     queried_at = 0.0
                     while not self._stop.is_set():
                         self._write_waiting(conn)
@@ -139,7 +144,7 @@ class AnswerStore:
                         self._sweep(conn)
                     self._write_waiting(conn)
             except (psycopg.Error, GroundplanError, OSError) as error:
-                log.warning("answers are not kept", problem=error.__class__.__name__)
+                failure_log.record_failure("answers are not kept: %s", error.__class__.__name__)
                 self._stop.wait(1.0)
 
     def _write_waiting(self, conn: Conn) -> None:

@@ -6,6 +6,7 @@ costs content (counted), never facts. Reads nothing back; the control process de
 
 from __future__ import annotations
 
+import logging
 import socket
 import threading
 from collections import Counter, deque
@@ -22,6 +23,7 @@ from groundplan.core.errors import GroundplanError, Invalid, NotFound
 from groundplan.core.home import Home
 from groundplan.core.last_known_address import TimeLimitedConnection
 from groundplan.core.logger import get_logger
+from groundplan.gateway.failure_log import FailureLog
 from groundplan.gateway.frame_server import LENGTH, FrameServer
 from groundplan.gateway.journal.ledger_rows import as_uuid, from_milliseconds
 from groundplan.gateway.journal.ledger_store import Conn
@@ -35,6 +37,7 @@ INTERVAL_S = 0.3
 _MAX_FRAME = MAX_CALL_BYTES + (64 << 10)
 _decode = msgspec.msgpack.Decoder(Content).decode
 log = get_logger()
+_log = logging.getLogger(__name__)
 
 
 class ContentWriter:
@@ -79,17 +82,19 @@ class ContentWriter:
 
     def _write(self) -> None:
         """Write until the end; connect only once there is something to write."""
+        failure_log = FailureLog(_log)
         while True:
             last = self._stop.is_set()
             if self._waiting:
                 try:
                     with connect(self._url, autocommit=True, kind=TimeLimitedConnection) as conn:
                         self._drain(conn)
+                        failure_log.record_success()
                         while not self._stop.wait(INTERVAL_S):
                             self._drain(conn)
                         self._drain(conn)
                 except (psycopg.Error, GroundplanError, OSError) as error:
-                    log.warning("content is not written", problem=error.__class__.__name__)
+                    failure_log.record_failure("content is not written: %s", error.__class__.__name__)
                     self._stop.wait(1.0)
             if last:
                 return
