@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlencode, urlsplit
+from urllib.parse import parse_qs, quote, urlencode, urlsplit
 
 import pytest
 from tests.acceptance.stack import free_port
@@ -44,9 +44,9 @@ class Scene:
     issuer: int
     provider: subprocess.Popen[bytes]
 
-    def sign_in(self, sub: str, *, other_browser: bool = False, replay: bool = False) -> Answer:
+    def sign_in(self, sub: str, *, wanted: str = "", other_browser: bool = False, replay: bool = False) -> Answer:
         """Go to the company's sign-in as a browser does, sign in there as `sub`, and come back."""
-        away = self.control.ask("GET", "/sign-in/company", Authorization="")
+        away = self.control.ask("GET", f"/sign-in/company?next={quote(wanted)}", Authorization="")
         assert away.status == 303, away.body
         cookie = away.headers["set-cookie"].partition(";")[0]
         assert "HttpOnly" in away.headers["set-cookie"] and "samesite=lax" in away.headers["set-cookie"].lower()
@@ -147,6 +147,15 @@ def test_the_companys_sign_in_proves_a_person(scene: Scene) -> None:
     session = scene.session(scene.sign_in("sub-ana"))
     assert (session["email"], session["proof"], session["proven"]) == ("ana@acme.example", "oidc", True)
     assert scene.session(scene.sign_in("sub-ana"))["email"] == "ana@acme.example", "known by subject from now on"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "opened"),
+    [("/calls?workload=a&status=ok", "/calls?workload=a&amp;status=ok"), ("//evil.example", "/begin"),
+     ("https://evil.example", "/begin"), ('/x"><script>', "/x&quot;&gt;&lt;script&gt;"), ("", "/begin")],
+)  # fmt: skip
+def test_after_the_companys_sign_in_the_page_opens_that_was_asked_for(scene: Scene, wanted: str, opened: str) -> None:
+    assert f'<a href="{opened}">' in bytes(scene.sign_in("sub-ana", wanted=wanted).body).decode()
 
 
 def test_a_second_subject_with_the_same_address_is_nobody(scene: Scene) -> None:

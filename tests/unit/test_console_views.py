@@ -464,12 +464,28 @@ def test_who_cannot_be_known_now_is_not_asked_to_sign_in(status: int, shown: str
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": b'{"error": {"message": "the database rests"}}'})
 
-    scope = {"type": "http", "app": app, "headers": [], "client": ("127.0.0.1", 1)}
+    scope = {"type": "http", "method": "GET", "app": app, "headers": [], "client": ("127.0.0.1", 1)}
     with pytest.raises(RespondWith) as caught:
         asyncio.run(current_visitor(Request(scope)))
     assert caught.value.response.status_code == status
     text = bytes(caught.value.response.body).decode()
     assert shown in text and ("passkey" in text) == (status == 401)
+
+
+@pytest.mark.parametrize(
+    ("path", "query", "opened"),
+    [(b"/calls", b"workload=a&status=ok", "/calls?workload=a&amp;status=ok"), (b"/", b"", "/begin"),
+     (b"/live/calls", b"", "/begin"), (b"//evil.example", b"", "/begin"), (b"/\\evil.example", b"", "/begin")],
+)  # fmt: skip
+def test_signing_in_leads_to_the_page_that_was_asked_for(path: bytes, query: bytes, opened: str) -> None:
+    async def app(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 401, "headers": []})
+        await send({"type": "http.response.body"})
+
+    scope = {"type": "http", "method": "GET", "app": app, "headers": [], "raw_path": path, "query_string": query}
+    with pytest.raises(RespondWith) as caught:
+        asyncio.run(current_visitor(Request(scope)))
+    assert f'data-next="{opened}"' in bytes(caught.value.response.body).decode()
 
 
 @pytest.mark.parametrize("sees_all", [True, False])

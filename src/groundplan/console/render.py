@@ -19,6 +19,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import DictLoader, Environment, StrictUndefined, select_autoescape
 from markupsafe import Markup, escape
 
+from groundplan.api.routes.session import page_after_sign_in
 from groundplan.console.client import Api, Reply
 from groundplan.core.clock import end_of_day
 from groundplan.core.money import PICO, short_usd
@@ -197,11 +198,19 @@ async def current_visitor(request: Request) -> Visitor:
     api = visitor_api(request)
     session = await api.get("/api/session")
     if session.status == 401:
-        raise RespondWith(render("signin.html", code=401))
+        raise RespondWith(render("signin.html", code=401, wanted=_asked_page(request)))
     if not session.ok:
         raise RespondWith(render("error.html", code=session.status, problem=session.problem))
     status = await api.get("/api/status")
     return Visitor(api, session.body, status.body if status.ok else {})
+
+
+def _asked_page(request: Request) -> str:
+    """Path and query of the page that was asked for, to be opened after signing in."""
+    path, query = request.scope.get("raw_path", b""), request.scope.get("query_string", b"")
+    if request.method != "GET" or path.startswith(b"/live/"):
+        return page_after_sign_in("")
+    return page_after_sign_in((path + b"?" + query if query else path).decode("latin-1"))
 
 
 VisitorDep = Annotated[Visitor, Depends(current_visitor)]
@@ -242,6 +251,7 @@ def render(template: str, *, code: int = 200, **values: Any) -> HTMLResponse:
         "inbox_count": 0,
         "notice": "",
         "problem": None,
+        "wanted": page_after_sign_in(""),
         "csrf": "",
     }
     names = {**defaults, **values, "status": values.get("status", {})}

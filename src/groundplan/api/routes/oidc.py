@@ -3,7 +3,9 @@ back."""
 
 from __future__ import annotations
 
+from html import escape
 from typing import Annotated
+from urllib.parse import quote, unquote
 
 from fastapi import Query, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
@@ -11,7 +13,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse, Response
 from groundplan.api.caller import cookie_name, is_remote
 from groundplan.api.context import Services, ServicesDep
 from groundplan.api.http.lazy_routes import lazy_router
-from groundplan.api.routes.session import set_session_cookie
+from groundplan.api.routes.session import page_after_sign_in, set_session_cookie
 from groundplan.core.errors import Denied, NotFound
 from groundplan.core.settings import resolve_secret
 from groundplan.identity import oidc
@@ -21,7 +23,7 @@ pages = lazy_router(include_in_schema=False)
 CALLBACK_PATH = "/sign-in/company/back"
 CONTINUE = (
     '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>Signed in</title>'
-    '<meta http-equiv="refresh" content="0;url=/begin"></head><body><p><a href="/begin">Continue</a></p></body></html>'
+    '<meta http-equiv="refresh" content="0;url={page}"></head><body><p><a href="{page}">Continue</a></p></body></html>'
 )
 """A page that continues the sign-in: browsers do not send the session cookie on a redirect from another site, but do
 send it on a navigation from this page."""
@@ -41,9 +43,11 @@ def provider_of(services: Services) -> Provider:
 
 
 @pages.get("/sign-in/company")
-def go(request: Request, services: ServicesDep) -> Response:
-    """Redirect the browser to the company's sign-in; the state of this sign-in is also kept in a cookie of this
-    browser."""
+def go(
+    request: Request, services: ServicesDep, wanted: Annotated[str, Query(alias="next", max_length=1001)] = ""
+) -> Response:
+    """Redirect the browser to the company's sign-in; the state of this sign-in and the page to open after it are also
+    kept in a cookie of this browser."""
     provider = provider_of(services)
     url = services.settings.console_url
     base = url if url is not None and is_remote(request, url) else f"http://{request.url.netloc}"
@@ -52,8 +56,8 @@ def go(request: Request, services: ServicesDep) -> Response:
         oidc.save_sign_in(conn, state, sign_in, services.clock.now())
     response = RedirectResponse(provider_url, status_code=303)
     response.set_cookie(
-        _state_cookie(request), state, httponly=True, samesite="lax", path=CALLBACK_PATH, max_age=600,
-        secure=is_remote(request, url),
+        _state_cookie(request), f"{state}.{quote(wanted, safe='')}", httponly=True, samesite="lax", path=CALLBACK_PATH,
+        max_age=600, secure=is_remote(request, url),
     )  # fmt: skip
     return response
 
@@ -67,7 +71,7 @@ def back(
 ) -> Response:
     """Finish a sign-in after the provider redirected the browser back. Raises `Denied` (`oidc_state`) if the state is
     not that of the browser's cookie."""
-    cookie_state = request.cookies.get(_state_cookie(request))
+    cookie_state, _, wanted = request.cookies.get(_state_cookie(request), "").partition(".")
     if not state or cookie_state != state:
         raise Denied("this sign-in was not started in this browser", code="oidc_state", hint="Start again.")
     provider, agent = provider_of(services), request.headers.get("user-agent", "")
@@ -76,7 +80,7 @@ def back(
     claims = oidc.fetch_claims(provider, code, sign_in, services.clock.now())
     with services.transaction() as conn:
         secret = oidc.begin_session(conn, provider, claims, services.clock.now(), agent)
-    response = HTMLResponse(CONTINUE)
+    response = HTMLResponse(CONTINUE.format(page=escape(page_after_sign_in(unquote(wanted)))))
     response.delete_cookie(_state_cookie(request), path=CALLBACK_PATH)
     set_session_cookie(response, request, services, secret)
     return response

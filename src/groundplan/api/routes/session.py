@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any
 
 from fastapi import Request, Response
@@ -20,8 +21,16 @@ from groundplan.identity import sessions
 router = protected_router("session")
 pages = lazy_router(include_in_schema=False)
 FIRST_PAGE = "/begin"
-"""The page of the console that opens after signing in."""
+"""The page of the console that opens after signing in, unless another one was asked for."""
+_OWN_PAGE = re.compile(r"/(?![/\\])[!-~]{1,1000}")
+"""Path and query of a page here: two slashes would be an address elsewhere, and a cookie of
+more than 4 KiB is not kept."""
 Email = Annotated[str, StringConstraints(min_length=3, max_length=320)]
+
+
+def page_after_sign_in(asked: str) -> str:
+    """The page to open after signing in where `asked` was asked for before; the first page where it is none of ours."""
+    return asked if _OWN_PAGE.fullmatch(asked) else FIRST_PAGE
 
 
 class LinkFor(BaseModel):
