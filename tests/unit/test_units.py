@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from decimal import Decimal
 
 import pytest
@@ -60,6 +61,23 @@ def test_counts(text: object, expected: int) -> None:
 def test_other_counts_are_refused(text: object) -> None:
     with pytest.raises(ValueError, match="whole number"):
         units.count(text)
+
+
+@pytest.mark.parametrize(
+    ("parse", "value", "most"),
+    [
+        (units.limit, "10000000 USD/year", "9,000,000 USD"),
+        (units.usd, "10000000 USD", "9,000,000 USD"),
+        (units.money_rates, "10000000 USD/day", "9,000,000 USD"),
+        (units.amount, "10000000 USD", "9,000,000 USD"),
+        (units.periodic_cost, "2000000000000 USD/year", "1,000,000,000,000 USD"),
+    ],
+)
+def test_an_amount_that_is_too_large_is_told_how_large_it_may_be(
+    parse: Callable[[object], object], value: str, most: str
+) -> None:
+    with pytest.raises(ValueError, match=f"write at most {most}"):
+        parse(value)
 
 
 def test_unlimited() -> None:

@@ -196,6 +196,10 @@ def frequency(value: object) -> Frequency:
         raise ValueError(expected) from None
 
 
+class _TooLargeError(ValueError):
+    """An amount is too large; what is expected otherwise does not tell that."""
+
+
 def usd(value: object) -> Picodollars:
     """Picodollars of `12.50 USD`; the currency is required, other currencies are refused."""
     return _usd(value, MAX_AMOUNT)
@@ -208,6 +212,11 @@ def _usd(value: object, max_amount: int) -> Picodollars:
     try:
         return parse_usd(value, max_amount)
     except Invalid as error:
+        if error.code == "money_range":
+            most = max_amount // PICO // 1_000_000 * 1_000_000
+            raise _TooLargeError(
+                f"write at most {most:,} USD; a larger budget or limit is one of a shorter period"
+            ) from error
         raise ValueError(expected) from error
 
 
@@ -219,6 +228,8 @@ def amount(value: object) -> Picodollars:
 def _amount(value: object, max_amount: int) -> Picodollars:
     try:
         return _usd(value, max_amount)
+    except _TooLargeError:
+        raise
     except ValueError:
         raise ValueError("write an amount like 12.50 USD or 11.60 EUR (0 or more, at most 12 decimals)") from None
 
@@ -237,6 +248,8 @@ def periodic_cost(value: object) -> Limit:
     )
     try:
         cost = _limit(value, MAX_COST)
+    except _TooLargeError:
+        raise
     except ValueError:
         raise ValueError(expected) from None
     if cost.period == "total":
@@ -263,6 +276,8 @@ def _limit(value: object, max_amount: int) -> Limit:
         raise ValueError(expected)
     try:
         return Limit(_usd(amount, max_amount), period.strip())
+    except _TooLargeError:
+        raise
     except ValueError:
         raise ValueError(expected) from None
 
@@ -290,6 +305,8 @@ def _parse_rates(value: object, expected: str, parse_amount: Callable[[object], 
         period = period.strip()
         try:
             rate = Rate(parse_amount(amount.strip()), period)
+        except _TooLargeError:
+            raise
         except ValueError:
             raise ValueError(expected) from None
         if period not in WINDOWS or rate.amount < 1 or any(rate.period == other.period for other in rates):
