@@ -930,6 +930,46 @@ async def test_an_error_of_status_200_that_says_which_it_has(
         await rig.books()
 
 
+MINIMAX = (
+    b'{"id":"1","choices":null,"created":1,"model":"m","object":"chat.completion","usage":{"total_tokens":0},'
+    b'"base_resp":{"status_code":%d,"status_msg":"told why"}}'
+)
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize(("code", "status"), [(1008, 402), (1002, 429), (2013, 400), (1013, 200)])
+async def test_an_error_in_minimaxs_own_form_is_one(
+    tmp_path: Path, path: str, stream: bool, code: int, status: int
+) -> None:
+    """What was not worked on is not paid, and what a caller asks wrongly is told in the shape of its API."""
+    told = MINIMAX % code
+    pieces = (STREAM_HEAD, encode_events(told, DONE)) if stream else (json_response(told),)
+    async with raw_upstream_rig(tmp_path, *pieces, has_fallback=True) as rig:
+        asked = {"model": "auto", "stream": stream, "max_tokens": 20, "messages": [{"role": "user", "content": "x"}]}
+        reply = await post(rig, path, asked)
+        first = (await rig.settlements())[0]
+        assert (first.http_status, bool(first.cost)) == (status, status == 200)
+        if status == 400:
+            assert (reply.status, reply.json["error"]["message"]) == (400, "told why")
+        else:
+            assert (reply.status, reply.headers["groundplan-deployment"]) == (200, "two")
+        await rig.books()
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages"])
+async def test_minimax_says_in_every_chunk_that_there_is_no_error(tmp_path: Path, path: str) -> None:
+    usage = json.loads(END)["usage"]
+    fine: dict[str, Any] = {"base_resp": {"status_code": 0, "status_msg": "unknown field"}}
+    sent = [chunk({"role": "assistant", "content": "Hi "}, **fine), chunk({"content": "there"}, "stop", **fine)]
+    last = json.dumps({"choices": [], "usage": usage, **fine}).encode()
+    async with raw_upstream_rig(tmp_path, STREAM_HEAD + encode_events(*sent, last, DONE)) as rig:
+        asked = {"model": "auto", "stream": True, "max_tokens": 20, "messages": [{"role": "user", "content": "x"}]}
+        assert b"there" in (await post(rig, path, asked)).body
+        (only,) = await rig.settlements()
+        assert (only.outcome, only.usage.output) == ("ok", 3)
+
+
 async def test_a_list_of_errors_of_status_200_is_told_as_its_first_one(tmp_path: Path) -> None:
     """So Gemini tells them at its OpenAI-shaped address."""
     told = b'[{"error":{"code":429,"message":"Resource exhausted","status":"RESOURCE_EXHAUSTED"}}]'

@@ -254,6 +254,7 @@ def quota(name: str) -> bytes:
         (429, b'{"error":{"message":"x","type":"insufficient_quota","code":null}}', True),
         (429, b'{"error":{"message":"x","code":"billing_not_active"}}', True),
         (429, b'{"error":{"message":"insufficient balance","type":"exceeded_current_quota_error"}}', True),
+        (429, b'{"error":{"message":"insufficient balance (1008)","type":"insufficient_balance_error"}}', True),
         (401, b'{"error":{"message":"x","type":"insufficient_quota","code":401}}', True),
         (402, b"", True),
         (429, quota("Day"), True),

@@ -111,8 +111,8 @@ def upstream_error_fields(data: bytes) -> dict[str, Any] | None:
 
 def reported_message(fields: dict[str, Any]) -> str:
     """What an upstream's error says: in `error` (OpenAI; a mere text at LM Studio and TGI), `message` (Mistral, older
-    vLLM), `detail` (FastAPI) or `errors` (Cloudflare); empty if nothing."""
-    for name in ("error", "message", "detail", "errors"):
+    vLLM), `detail` (FastAPI), `errors` (Cloudflare) or `base_resp` (MiniMax); empty if nothing."""
+    for name in ("error", "message", "detail", "errors", "base_resp"):
         if text := _text_of(fields.get(name), levels=3):
             return text
     return ""
@@ -129,7 +129,7 @@ def _text_of(value: object, levels: int) -> str:
         where = value.get("loc")
         names = ".".join(map(str, where)) if isinstance(where, list) else ""
         return f"{names}: {value['msg']}" if names else str(value["msg"])
-    found = (_text_of(value.get(name), levels - 1) for name in ("message", "detail"))
+    found = (_text_of(value.get(name), levels - 1) for name in ("message", "detail", "status_msg"))
     return next(filter(None, found), "")
 
 

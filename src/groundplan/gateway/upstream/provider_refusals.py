@@ -62,11 +62,12 @@ _match_no_model = re.compile(
 NO_QUOTA = "insufficient_quota"
 _QUOTA_CODES = frozenset(
     {
-        NO_QUOTA, "billing_hard_limit_reached", "billing_not_active", "exceeded_current_quota_error", "1113",
+        NO_QUOTA, "billing_hard_limit_reached", "billing_not_active", "exceeded_current_quota_error",
+        "insufficient_balance_error", "1113",
     }
 )  # fmt: skip
-"""How OpenAI, Moonshot (in `type`) and Z.ai say with status 429, and Perplexity with 401, that an account has no money.
-DashScope uses the first of them also for a limit of tokens per minute."""
+"""How OpenAI, Moonshot and MiniMax (in `type`) and Z.ai say with status 429, and Perplexity with 401, that an account
+has no money. DashScope uses the first of them also for a limit of tokens per minute."""
 
 _STREAM_CODE_STATUSES = {
     "rate_limit_exceeded": BUSY,
@@ -87,6 +88,11 @@ _STREAM_CODE_STATUSES = {
 """Codes that OpenAI and Azure send in a stream, which they begin before they check the request."""
 _STREAM_TYPE_STATUSES = {"overloaded_error": 529, "rate_limit_error": BUSY}
 """Types of errors that Anthropic sends in a stream, which it begins before it knows whether there is room."""
+_MINIMAX_STATUSES = {
+    1001: TIMED_OUT, 1002: BUSY, 1004: UNKNOWN_KEY, 1008: UNPAID, 1026: REFUSED, 1039: BUSY, 1041: BUSY, 1042: REFUSED,
+    2013: REFUSED, 2049: UNKNOWN_KEY, 2056: BUSY,
+}  # fmt: skip
+"""Codes that MiniMax sends with status 200 in `base_resp` in place of an answer."""
 _USER_ERROR_TYPE = "image_generation_user_error"
 """The type of OpenAI's errors about an image request, whose code may be missing."""
 _CONTENT_REFUSAL = "Content violates usage guidelines"
@@ -154,10 +160,17 @@ class _Error(msgspec.Struct, frozen=True):
     metadata: Any = None
 
 
+class _BaseResponse(msgspec.Struct, frozen=True):
+    status_code: Any = None
+    status_msg: str = ""
+
+
 class _Body(msgspec.Struct, frozen=True):
     error: _Error | str | None = None
     message: str = ""
     """If there is no error object, as from older vLLM."""
+    base_resp: _BaseResponse | None = None
+    """In every answer of MiniMax; its code is 0 unless it is an error."""
 
 
 class _Answer(msgspec.Struct, frozen=True):
@@ -238,6 +251,11 @@ def embedded_status(data: bytes) -> int:
     if not known and isinstance(error.type, str):
         known = _STREAM_TYPE_STATUSES.get(error.type, 0)
     return known or (REFUSED if error.type == _USER_ERROR_TYPE else 0)
+
+
+def is_error_chunk(data: bytes) -> bool:
+    """Whether an event of a stream without choices is an error of MiniMax's, which has no `error`."""
+    return b'"base_resp"' in data and _parse_error(data) is not None
 
 
 def _has_output(data: bytes) -> bool:
@@ -330,6 +348,9 @@ def _parse_error(data: bytes) -> _Error | None:
     if isinstance(found.error, _Error):
         return found.error
     message = found.error or found.message
+    if not message and (reported := found.base_resp) is not None and reported.status_code:
+        known = _MINIMAX_STATUSES.get(reported.status_code) if isinstance(reported.status_code, int) else None
+        return _Error(reported.status_msg or "the upstream reported an error", known)
     return _Error(message) if message else None
 
 

@@ -17,6 +17,7 @@ from groundplan.gateway.surfaces.codec import Malformed
 from groundplan.gateway.surfaces.openai_relay import refuse_unfinished, stream_error
 from groundplan.gateway.surfaces.thought_signatures import Extra, signed_id
 from groundplan.gateway.surfaces.upstream_json import STREAM, decode_upstream
+from groundplan.gateway.upstream.provider_refusals import is_error_chunk
 
 EMPTY_SIZE = len('""')
 """Bytes of an empty text or list."""
@@ -428,7 +429,7 @@ def parse_completion(data: bytes) -> Completion:
 def parse_chunk(data: bytes) -> Chunk:
     """Parse one event of a stream. Raises `Malformed`, also for an error event."""
     found = decode_upstream(_chunk, with_text_ids(data, STREAM), STREAM)
-    if bytes(found.error) != b"null":
+    if bytes(found.error) != b"null" or (not found.choices and is_error_chunk(data)):
         raise stream_error(data)
     for choice in found.choices:
         if choice.finish_reason:

@@ -17,6 +17,7 @@ from groundplan.gateway.surfaces.chat.chunk import Chunk, read_chunk, remove_usa
 from groundplan.gateway.surfaces.chat.whole_messages import WholeMessages
 from groundplan.gateway.surfaces.openai_relay import OpenAIRelay, refuse_unfinished, stream_error
 from groundplan.gateway.surfaces.upstream_json import STREAM, decode_upstream, with_empty_choices
+from groundplan.gateway.upstream.provider_refusals import is_error_chunk
 
 _MAX_EARLY_BYTES = 64 << 10
 """At most this many bytes of events before the first choice are held back."""
@@ -111,6 +112,8 @@ class ChatRelay(OpenAIRelay):
         return early
 
     def _relay_chunk(self, data: bytes, chunk: Chunk) -> bytes:
+        if not chunk.choices and is_error_chunk(data):
+            raise stream_error(data)
         if not chunk.choices and chunk.usage is None and b'"choices"' not in data:
             return b""  # not a chunk: an error in some server's own format, or something that no client reads
         if not chunk.choices and chunk.usage is not None and not self.include_usage:
