@@ -257,6 +257,23 @@ def test_a_daily_total_is_compared_with_everything_of_the_provider() -> None:
     assert kinds(result) == {"unexplained": "-0.001"} and result.ledger == Decimal("0.006")
 
 
+@pytest.mark.parametrize(
+    ("description", "found"),
+    [
+        ("API usage November", {"unexplained": "-0.001"}),
+        ("gpt-4o usage", {"unexplained": "-0.001"}),
+        ("o3", {"bill_line_without_call": "0.005", "call_without_bill_line": "-0.006"}),
+    ],
+)
+def test_an_invoice_that_names_no_model_is_compared_with_everything_of_the_provider(
+    description: str, found: dict[str, str]
+) -> None:
+    tries = [attempt(), attempt(), attempt(deployment="claude")]
+    result = reconcile(bill(f"item,amount\n{description},0.005\nVAT 25 %,0.1\n"), tries, RATES, provider="openai")
+    assert kinds(result) == {**found, "tax": "0.1"} and result.ledger == Decimal("0.006")
+    assert any("no line names a model" in note for note in result.notes) is (description == "API usage November")
+
+
 def test_anthropics_cost_lines_show_the_price_of_each_class() -> None:
     tries = [attempt(1_000_000, 100_000, "claude")]
     text = (

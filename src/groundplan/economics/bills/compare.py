@@ -45,6 +45,8 @@ class Comparison:
     rates_by_model: dict[str, Rates] = field(default_factory=dict)
     unpriced_lines: int = 0
     """Number of lines with tokens only, for models without a price here."""
+    describes_no_model: bool = False
+    """Whether the lines of the bill describe what is paid without naming models."""
     total: Decimal = Decimal(0)
     """Sum of the compared lines, USD."""
 
@@ -91,6 +93,8 @@ class Comparison:
             " declare its rates at the company"
             for currency, count in self.lines_without_rate.items()
         ]
+        if self.describes_no_model:
+            notes.append("no line names a model: they are compared with all calls of the provider")
         if self.usage_only:
             notes.append("the file has tokens and no amounts: they are valued as the ledger charges them")
         if self.unpriced_lines:

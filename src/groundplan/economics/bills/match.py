@@ -4,7 +4,7 @@ deployment."""
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
 from functools import partial
@@ -113,7 +113,7 @@ def match_by_group(
     groups: dict[GroupKey, tuple[list[BillLine], list[Attempt]]] = {}
     foreign: dict[tuple[date | None, str], list[BillLine]] = {}
     billed = set(billed)
-    model_by_name = {name: resolve_model(name, models) for name in {line.model for line in lines}}
+    model_by_name = _models_by_name(comparison, lines, models, everything=everything)
     spans = _day_spans(lines)
     known_spans = set(spans)
     for line in lines:
@@ -128,9 +128,7 @@ def match_by_group(
         groups.setdefault(key, ([], []))[0].append(line)
     include_all = everything or any(model is None for _, model, _ in groups)
     excluded, demo = [], list[Attempt]()
-    spans_by_day = {
-        day: [span for span in spans if span[0] <= day <= span[1]] for day in {a.at.date() for a in attempts}
-    }
+    spans_by_day = _spans_by_day(spans, attempts)
     for attempt in attempts:
         found = next((key for key in _candidate_keys(attempt, spans_by_day[attempt.at.date()]) if key in groups), None)
         if found is not None:
@@ -154,6 +152,30 @@ def match_by_group(
     return excluded
 
 
+def _models_by_name(
+    comparison: Comparison, lines: Sequence[BillLine], models: Collection[str], *, everything: bool
+) -> dict[str | None, str | None]:
+    """Name on the bill -> model; None for all if lines that are compared with `everything` name no model."""
+    found = {name: resolve_model(name, models) for name in {line.model for line in lines}}
+    comparison.describes_no_model = everything and _describes_no_model(lines, models, found)
+    return dict.fromkeys(found) if comparison.describes_no_model else found
+
+
+def _describes_no_model(
+    lines: Iterable[BillLine], models: Collection[str], model_by_name: Mapping[str | None, str | None]
+) -> bool:
+    """Whether the texts of lines without tokens, which may name models, are descriptions that name none, as on an
+    invoice: `API usage, November`."""
+    usage = [line for line in lines if not line.is_foreign]
+    return bool(usage) and all(
+        line.model is not None
+        and " " in line.model.strip()
+        and model_by_name[line.model] not in models
+        and line.input is line.output is line.requests is None
+        for line in usage
+    )
+
+
 def _day_span(line: BillLine) -> DaySpan | None:
     return None if line.day is None or line.until is None else (line.day, line.until)
 
@@ -162,6 +184,11 @@ def _day_spans(lines: Iterable[BillLine]) -> list[DaySpan]:
     """Distinct spans of the lines for several days, the shortest first."""
     spans = {span for line in lines if not line.is_foreign and (span := _day_span(line))}
     return sorted(spans, key=lambda span: (span[1] - span[0], span))[:MAX_DAY_SPANS]
+
+
+def _spans_by_day(spans: Sequence[DaySpan], attempts: Iterable[Attempt]) -> dict[date, list[DaySpan]]:
+    """Day of an attempt -> the spans that contain it."""
+    return {day: [span for span in spans if span[0] <= day <= span[1]] for day in {each.at.date() for each in attempts}}
 
 
 def _candidate_keys(attempt: Attempt, spans: Sequence[DaySpan]) -> Iterable[GroupKey]:
