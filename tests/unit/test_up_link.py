@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 import socket
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from groundplan.cli.client import ControlClient
+from groundplan.cli.output import note
 from groundplan.cli.progress import StartupProgress
 from groundplan.cli.startup import Startup
-from groundplan.cli.up import login_link
+from groundplan.cli.up import login_link, print_ready
 from groundplan.core.endpoints import announce
 from groundplan.core.home import Home
 from groundplan.core.settings import load_settings
@@ -23,6 +25,20 @@ def test_a_control_process_that_is_away_costs_only_the_link(capsys: pytest.Captu
         port = taken.getsockname()[1]
     assert login_link(ControlClient(f"http://127.0.0.1:{port}", "token", timeout=1.0)) is None
     assert "groundplan login" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("is_full", [False, True])
+def test_it_serves_where_nobody_can_be_told_that_it_does(monkeypatch: pytest.MonkeyPatch, is_full: bool) -> None:
+    """As on a full disk, or once the program that read its output has ended."""
+    reader, pipe = os.pipe()
+    os.close(reader)
+    with os.fdopen(pipe, "w") as broken, Path("/dev/full").open("w") as full:
+        output = full if is_full else broken
+        monkeypatch.setattr(sys, "stdout", output)
+        monkeypatch.setattr(sys, "stderr", output)
+        note("! a warning")
+        print_ready("ready")
+        note("a link")
 
 
 class Told(ControlClient):

@@ -10,6 +10,7 @@ import os
 import re
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from decimal import Decimal
 from typing import Any, Final
 
@@ -38,13 +39,16 @@ def emit(value: Any, as_json: bool, text: str) -> None:
 
 
 def discard_stdout() -> None:
-    """Redirect stdout to /dev/null after its reader has closed the pipe, since Python flushes the buffer at exit."""
+    """Redirect stdout to /dev/null once it cannot be written, as after its reader has closed the pipe, since Python
+    flushes the buffer at exit."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def note(message: str) -> None:
-    """Print a line for people on stderr, since programs read stdout."""
-    typer.echo(sanitize(message), err=True)
+    """Print a line for people on stderr, since programs read stdout. One that cannot be written, as to a closed pipe,
+    is dropped."""
+    with suppress(OSError):
+        typer.echo(sanitize(message), err=True)
 
 
 def sanitize(text: str) -> str:

@@ -26,7 +26,7 @@ from groundplan.cli.client import ControlClient
 from groundplan.cli.listeners import Listeners, open_listeners, with_tls
 from groundplan.cli.option_groups import grouped
 from groundplan.cli.options import HomeOption, settings_for
-from groundplan.cli.output import note
+from groundplan.cli.output import discard_stdout, note
 from groundplan.cli.progress import StartupProgress
 from groundplan.cli.reload import Reloading
 from groundplan.cli.startup import ServiceFollower, Startup
@@ -181,7 +181,7 @@ def _serve(
 ) -> None:
     with supervisor.signals():
         start.progress.report("ready")
-        typer.echo(ready)
+        print_ready(ready)
         if start.demo:
             supervisor.start(processes.traffic(start.home, people=tour))
         link = login_link(client)
@@ -208,6 +208,14 @@ def login_link(client: ControlClient) -> str | None:
     except GroundplanError as error:
         note(f"\nNo link to sign in was made: {error.message}\n`groundplan login` makes one. Ctrl-C ends it.")
         return None
+
+
+def print_ready(line: str) -> None:
+    """Print the ready line, if stdout takes it: everything serves by now, whoever listens."""
+    try:
+        typer.echo(line)
+    except OSError:
+        discard_stdout()
 
 
 def ready_line(listeners: Listeners, as_json: bool) -> str:
