@@ -124,6 +124,10 @@ class BillOptions:
     rate: Annotated[list[str] | None, typer.Option("--rate", help="Exchange rate CURRENCY=USD, such as EUR=1.08.")] = (
         None
     )
+    account: Annotated[
+        list[str] | None,
+        typer.Option("--account", help="Compare only lines of this account, project or subscription. Repeatable."),
+    ] = None
     source: Annotated[
         list[str] | None,
         typer.Option("--source", help="Allocation that covers storage and traffic on this bill. Repeatable."),
@@ -134,6 +138,7 @@ class BillOptions:
         pairs = [(key, text) for key, text in fields if text]
         pairs += [("columns", text) for text in self.columns or []]
         pairs += [("rate", text) for text in self.rate or []]
+        pairs += [("account", text) for text in self.account or []]
         return pairs + [("source", text) for text in self.source or []]
 
 

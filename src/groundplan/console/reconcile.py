@@ -38,7 +38,7 @@ async def reconcile(request: Request, visitor: VisitorDep) -> Response:
 
 def _options(form: FormData) -> list[tuple[str, str]]:
     found = [(name, text) for name in OPTIONS if (text := str(form.get(name) or "").strip())]
-    for name in ("columns", "rate", "source"):
+    for name in ("columns", "rate", "account", "source"):
         found += [(name, part.strip()) for part in str(form.get(name) or "").splitlines() if part.strip()]
     return found
 

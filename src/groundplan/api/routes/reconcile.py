@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, date, datetime, time, timedelta
@@ -38,6 +39,8 @@ router = protected_router("ledger")
 MAX_ROWS = 1000
 """The most discrepancies that are listed; the explanations cover all."""
 MAX_CALLS = 20
+MAX_ACCOUNTS = 5
+"""The most accounts of a bill that are named."""
 _FILE = {"requestBody": {"required": True, "content": {"text/csv": {"schema": {"type": "string"}}}}}
 
 
@@ -51,6 +54,8 @@ class BillQuery(BaseModel):
     last: date | None = Field(default=None, alias="to")
     columns: list[str] = Field(default_factory=list, max_length=40)
     rate: list[str] = Field(default_factory=list, max_length=40)
+    account: list[Annotated[str, Field(max_length=200)]] = Field(default_factory=list, max_length=40)
+    """The accounts, projects or subscriptions whose lines are compared; empty: all."""
     source: list[str] = Field(default_factory=list, max_length=40)
     """The declared allocations that correspond to storage and traffic on this bill; empty: all."""
 
@@ -65,16 +70,24 @@ async def reconcile_bill(
         parse_options(query.columns, "amount=COLUMN"),
         parse_exchange_rates(parse_options(query.rate, "EUR=1.08")),
     )
-    bill = await run_in_threadpool(read_options, text, query.name, columns, query.first, query.last)
+    bill = await run_in_threadpool(read_options, text, query.name, columns, query.first, query.last, query.account)
     return await run_in_threadpool(_compare, services, bill, query, rates)
 
 
-def read_options(text: str, name: str, columns: dict[str, str], first: date | None, last: date | None) -> Bill:
-    """Parse the bill, keeping only lines of the given days. Raises `Invalid` (`option_form`, `bill_days`)."""
+def read_options(
+    text: str,
+    name: str,
+    columns: dict[str, str],
+    first: date | None,
+    last: date | None,
+    accounts: Collection[str] = (),
+) -> Bill:
+    """Parse the bill, keeping only lines of the given days and accounts. Raises `Invalid` (`option_form`, `bill_days`,
+    `bill_account`)."""
     if (first and last and first > last) or (last and last.year > LAST_YEAR):
         problem = "from is after to" if first and last and first > last else f"{last} is too late"
         raise Invalid(problem, code="option_form", hint="Write --from 2026-11-01 --to 2026-11-30.")
-    bill = read_bill(text, name, columns)
+    bill = _of_accounts(read_bill(text, name, columns), accounts)
     lines = tuple(
         line for line in bill.lines
         if line.day is None or ((first is None or line.day >= first) and (last is None or line.day <= last))
@@ -95,6 +108,22 @@ def read_options(text: str, name: str, columns: dict[str, str], first: date | No
             )
         since, until = date(1970, 1, 2), date(1970, 1, 1)
     return replace(bill, lines=lines, notes=notes, period=(since, until))
+
+
+def _of_accounts(bill: Bill, chosen: Collection[str]) -> Bill:
+    """The bill with the lines of these accounts only, and a note on the others; with a note where a bill has several
+    accounts and none is chosen. Raises `Invalid` (`bill_account`) for an account without lines."""
+    counts = Counter(line.account for line in bill.lines if line.account)
+    named = ", ".join(name[:60] for name, _ in counts.most_common(MAX_ACCOUNTS))
+    if unknown := [name for name in chosen if name not in counts]:
+        hint = f"It has lines of {named}." if named else "Name their column: --columns account=NAME."
+        raise Invalid(f"the bill has no line of the account {unknown[0][:80]}", code="bill_account", hint=hint)
+    if not chosen:
+        several = f"lines of {len(counts)} accounts ({named}) are compared: --account NAME leaves the others out"
+        return bill if len(counts) < 2 or bill.is_own else replace(bill, notes=(*bill.notes, several))
+    lines = tuple(line for line in bill.lines if line.account in chosen)
+    note = f"{quantity(len(bill.lines) - len(lines), 'line')} of other accounts passed over"
+    return replace(bill, lines=lines, notes=(*bill.notes, note))
 
 
 def _compare(services: Services, bill: Bill, query: BillQuery, exchange: dict[str, Decimal]) -> dict[str, Any]:

@@ -59,6 +59,11 @@ ROLES: dict[str, tuple[str, ...]] = {
     "charge": ("chargecategory", "chargetype", "lineitemlineitemtype", "lineitemtype", "costtype", "recordtype"),
     "credit": ("credittype",),
     "credits": ("credits",),
+    "account": (
+        "account", "accountname", "lineitemusageaccountname", "lineitemusageaccountid", "linkedaccountid",
+        "projectname", "projectid", "project", "workspace", "workspaceid", "subscriptionname", "subscriptionid",
+        "subaccountname", "subaccountid",
+    ),
     "deployment": ("deployment", "deploymentname", "resourcename", "resourceid", "instancename", "lineitemresourceid"),
 }  # fmt: skip
 """Role of a column -> its possible names, the most reliable first, in lower-case letters and digits only."""

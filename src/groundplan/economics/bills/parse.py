@@ -134,6 +134,8 @@ class BillLine:
     """Whether the line has an id that is no call id."""
     until: date | None = None
     """Last day, UTC, of a line for several days, such as a month; None: `day` only."""
+    account: str | None = None
+    """The provider's account, project, workspace or subscription."""
 
     @property
     def is_foreign(self) -> bool:
@@ -335,7 +337,7 @@ class _LineReader:
             amount, self._currency(number, cells), decimals, tokens.get("input"), tokens.get("output"),
             self._count(number, cells, "requests"), token_class, cells.get("deployment"), cells.get("service"),
             charge_kind(cells), has_foreign_id=call is None and "id" in cells,
-            until=self._last_day(day, cells.get("end")),
+            until=self._last_day(day, cells.get("end")), account=cells.get("account"),
         )  # fmt: skip
 
     def _unnamed_cell(self, row: Sequence[str]) -> int | None:
