@@ -10,6 +10,14 @@ from fastapi import Request
 from groundplan.core.errors import Invalid, TooLarge
 
 MAX_BYTES: Final = 16 << 20
+_OTHER_FILES: Final = (
+    (b"\x1f\x8b", "compressed (gzip)", "Unpack it first, such as by gunzip."),
+    (b"PK\x03\x04", "an archive (ZIP) or a workbook", "Unpack it, or save the sheet as CSV."),
+    (b"\xd0\xcf\x11\xe0", "a workbook", "Save the sheet as CSV."),
+    (b"PAR1", "Parquet", "Export it as CSV."),
+    (b"%PDF", "a PDF", "Export it as CSV where the provider shows costs."),
+)
+"""How files begin that are no text, what they are, and what to do."""
 
 
 async def read_text(request: Request, kind: str, smaller: str) -> str:
@@ -22,9 +30,17 @@ async def read_text(request: Request, kind: str, smaller: str) -> str:
         if size > MAX_BYTES:
             raise TooLarge("the file is larger than 16 MiB", code=f"{kind}_too_large", hint=smaller)
         parts.append(part)
-    data = b"".join(parts)
+    return decode_text(b"".join(parts), kind)
+
+
+def decode_text(data: bytes, kind: str) -> str:
+    """A file as text: UTF-8, or UTF-16 with its mark. Raises `Invalid` (KIND_syntax), for packed files and documents
+    with what they are."""
+    for mark, name, hint in _OTHER_FILES:
+        if data.startswith(mark):
+            raise Invalid(f"the file is {name}, not text", code=f"{kind}_syntax", hint=hint)
     try:
-        text = data.decode("utf-8-sig")
+        text = data.decode("utf-16" if data.startswith((b"\xff\xfe", b"\xfe\xff")) else "utf-8-sig")
     except UnicodeDecodeError as error:
         line = 1 + data.count(b"\n", 0, error.start)
         message = f"line {line} of the file is not text in UTF-8"
