@@ -18,6 +18,7 @@ from tests.unit.call_rig import Rig, call_rig, read_records, wait_until
 
 from groundplan.blueprint import model as bp
 from groundplan.catalog.loader import load_files
+from groundplan.core.errors import Invalid
 from groundplan.core.home import Home
 from groundplan.core.ids import new_id
 from groundplan.gateway.budgets.periods import current_key
@@ -398,6 +399,16 @@ async def test_other_messages_in_a_servers_stream_are_not_the_answer(tmp_path: P
         assert len(model.heard) == model.awaits, "whoever asks without an end is not answered for ever"
         model.before = [{"jsonrpc": "2.0", "id": None, "error": {"code": -32700, "message": "it cannot be read"}}]
         assert (await call_tool(rig, "crm__echo"))["code"] == -32700
+
+
+def test_a_text_that_was_cut_inside_a_character_costs_no_answer() -> None:
+    """Servers in JavaScript cut texts by UTF-16 units: the tool has acted, and the rest of its answer is good."""
+    found = servers._parse_answer(b'{"jsonrpc":"2.0","id":1,"result":{"text":"done \\ud83d"}}')
+    assert found is not None and found.result == {"text": "done \ufffd"}
+    assert servers._parse_answer(b'{"jsonrpc":"2.0","id":1,"result":{"text":"done') is None
+    with pytest.raises(Invalid) as caught:
+        wire.parse_message(b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"\\ud83d"}}')
+    assert "surrogate" in caught.value.message
 
 
 async def test_a_silent_stream_times_out(tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from groundplan.blueprint.model import ToolServer
 from groundplan.core.errors import Invalid, Unavailable
 from groundplan.gateway.http.sse import EventReader, EventTooLarge
 from groundplan.gateway.http.strict_json import DECODE_ERRORS, check_complexity
+from groundplan.gateway.http.surrogates import replace_surrogates
 from groundplan.gateway.mcp.wire import VERSIONS, dicts_in
 from groundplan.gateway.upstream.answer_memory import AnswerMemory, MemoryShare
 from groundplan.gateway.upstream.connection import UNRESERVED_BYTES, UpstreamConnection, UpstreamFailure, remaining_wait
@@ -392,7 +393,10 @@ class _Post:
 def _parse_answer(data: bytes) -> _Answer | None:
     try:
         check_complexity(data)  # checks of its texts recurse into every level
-        return _decode(data)
+        try:
+            return _decode(data)
+        except msgspec.DecodeError as error:
+            return _decode(replace_surrogates(data, error))
     except (Invalid, *DECODE_ERRORS):
         return None
 

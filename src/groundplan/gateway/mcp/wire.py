@@ -10,6 +10,8 @@ import msgspec
 from groundplan.blueprint.model import ToolServer
 from groundplan.core.errors import GroundplanError, Invalid
 from groundplan.gateway.http.strict_json import DECODE_ERRORS, check_complexity
+from groundplan.gateway.http.surrogates import has_lone_surrogate
+from groundplan.gateway.surfaces.body import unreadable_body
 
 VERSIONS = ("2025-06-18", "2025-03-26", "2024-11-05")
 """Supported versions of the protocol, the newest first."""
@@ -36,11 +38,13 @@ _decode = msgspec.json.Decoder(Message).decode
 
 def parse_message(body: bytes) -> Message:
     """Parse one message. Raises `Invalid` (`mcp_message`; `body_not_json`, `body_too_complex` where it is nested too
-    deep)."""
+    deep, or has half of a surrogate pair)."""
     check_complexity(body)
     try:
         message = _decode(body)
     except DECODE_ERRORS as error:
+        if has_lone_surrogate(body):
+            raise unreadable_body(error, body=body) from error
         hint = "Send one JSON-RPC 2.0 request or notification."
         raise Invalid(f"this is not an MCP message: {error}", code="mcp_message", hint=hint) from error
     if message.jsonrpc != "2.0":
