@@ -34,6 +34,9 @@ def test_from_elsewhere_only_a_proven_person_gets_in(control: Control) -> None:
     away = {"Host": HOST}
     assert control.ask("GET", "/api/status", **away).code == "proof_missing", "not by the operator's token"
     assert control.ask("GET", "/api/status", Host="other.example").status == 421
+    for port in ("", "x", "99999", "-1", "443@x", "443:1", "443/x", " 443"):
+        assert control.ask("GET", "/api/status", Host=f"{HOST}:{port}").code == "host_not_allowed", port
+    assert control.ask("GET", "/api/status", Host=f"{HOST}:443").code == "proof_missing"
     for name in ("X_Forwarded_For", "X_Forwarded_Proto", "Forwarded", "Via", "X_Real_IP"):
         replaced = control.ask("GET", "/api/status", **{name: "203.0.113.7"})
         assert replaced.code == "proof_missing", "its proxy did not keep the Host header"

@@ -6,6 +6,7 @@ Responses get security headers. Authentication is in `caller.py`. Plain ASGI, so
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -18,6 +19,8 @@ Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 MAX_BODY_BYTES = 16 << 20
 SIGN_IN_PATHS = ("/login/", "/sign-in/")
 """Paths where GET signs somebody in: HEAD stays HEAD there, so that link previews of mail and chat use up no link."""
+_HOST = re.compile(r"(\[[0-9a-fA-F:.]+\]|[a-zA-Z0-9._-]+)(?::([0-9]{1,5}))?")
+_LAST_PORT = 65_535
 LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "[::1]"})
 HEADERS: tuple[tuple[bytes, bytes], ...] = (
     (
@@ -65,10 +68,10 @@ class LocalOnly:
 
 
 def host_name(value: str) -> str:
-    """The name in a Host header, without its port."""
-    if value.startswith("["):
-        return value.partition("]")[0].lower() + "]"
-    return value.partition(":")[0].lower()
+    """The name in a Host header, without its port; empty if the header is malformed. Of a malformed one others read
+    another name: Starlette takes this machine's, for which the operator's token is valid."""
+    found = _HOST.fullmatch(value)
+    return "" if found is None or int(found[2] or 0) > _LAST_PORT else found[1].lower()
 
 
 class _HeadRequest:
