@@ -118,9 +118,6 @@ def _fetch_claims(provider: Provider, code: str, sign_in: dict[str, str], now: d
     from authlib.common.errors import AuthlibBaseError  # noqa: PLC0415 -- heavy
     from authlib.integrations.httpx_client import OAuth2Client  # noqa: PLC0415
     from httpx import HTTPError  # noqa: PLC0415
-    from joserfc import jwt  # noqa: PLC0415
-    from joserfc.errors import JoseError  # noqa: PLC0415
-    from joserfc.jwk import KeySet  # noqa: PLC0415
 
     endpoints = _discover(provider)
     try:
@@ -128,19 +125,36 @@ def _fetch_claims(provider: Provider, code: str, sign_in: dict[str, str], now: d
             provider.client_id, provider.secret, redirect_uri=sign_in["back"], scope=SCOPE, timeout=TIMEOUT
         ) as client:
             token = client.fetch_token(endpoints["token_endpoint"], code=code, code_verifier=sign_in["verifier"])
-        keys = KeySet.import_key_set(_fetch_json(endpoints["jwks_uri"]))
-        claims = jwt.decode(token["id_token"], keys, algorithms=ALGORITHMS).claims
-        registry = jwt.JWTClaimsRegistry(
-            now=int(now.timestamp()), leeway=LEEWAY, iss={"essential": True, "value": provider.issuer},
-            aud={"essential": True, "value": provider.client_id}, exp={"essential": True},
-            nonce={"essential": True, "value": sign_in["nonce"]}, sub={"essential": True},
-        )  # fmt: skip
-        registry.validate(claims)
+        return check_token(provider, token["id_token"], _fetch_json(endpoints["jwks_uri"]), sign_in["nonce"], now)
     except HTTPError as error:
         raise _no_answer_error(provider) from error
-    except (AuthlibBaseError, JoseError, KeyError, TypeError, ValueError) as error:
+    except (AuthlibBaseError, KeyError, TypeError, ValueError) as error:
         raise _refused_error() from error
-    return dict(claims)
+
+
+def check_token(provider: Provider, id_token: str, keys: Any, nonce: str, now: datetime) -> dict[str, Any]:
+    """The claims of an ID token whose signature, issuer, audience, time and nonce are right. `keys`: the provider's
+    JSON Web Key Set. Raises `Unauthenticated` (`oidc_refused`)."""
+    from joserfc import jwt  # noqa: PLC0415 -- heavy
+    from joserfc.errors import JoseError  # noqa: PLC0415
+    from joserfc.jwk import KeySet  # noqa: PLC0415
+
+    own = provider.client_id
+    registry = jwt.JWTClaimsRegistry(
+        now=int(now.timestamp()), leeway=LEEWAY, iss={"essential": True, "value": provider.issuer},
+        aud={"essential": True, "value": own}, exp={"essential": True},
+        nonce={"essential": True, "value": nonce}, sub={"essential": True},
+    )  # fmt: skip
+    try:
+        claims = dict(jwt.decode(id_token, KeySet.import_key_set(keys), algorithms=ALGORITHMS).claims)
+        registry.validate(claims)
+    except (JoseError, KeyError, TypeError, ValueError) as error:
+        raise _refused_error() from error
+    # a token for several audiences may have been issued to another client, and passed on
+    issued_to = claims.get("azp", own if claims["aud"] in (own, [own]) else None)
+    if issued_to != own:
+        raise _refused_error()
+    return claims
 
 
 def is_verified(claims: Mapping[str, Any], *, trusted: bool) -> bool:
