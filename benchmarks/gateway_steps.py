@@ -34,7 +34,7 @@ from groundplan.blueprint.model import Blueprint
 from groundplan.core.home import Home
 from groundplan.core.settings import child_environment, mimalloc_environment
 from groundplan.gateway import app
-from groundplan.gateway.call.delivery.stream_end import EVENT_STREAM
+from groundplan.gateway.call.delivery.to_client import EVENT_STREAM
 from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.listeners import ListenSockets
 from groundplan.gateway.http.server import Request, Response, Server

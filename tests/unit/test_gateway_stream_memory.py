@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -13,11 +14,13 @@ from typing import Any
 
 import pytest
 from tests.contract.h2_server import H2Server
+from tests.integration.gateway_stack import parse_reply
 from tests.unit.call_rig import Rig, Stream, call_rig, reliability, wait_until
 from tests.unit.raw_upstream import END, HI, ROLE, STREAM_HEAD, THERE, chunk, encode_events, tcp_server
 from tests.unit.test_answer_memory import MIB, Watched, full
 from tests.unit.test_gateway_guard import killed
 
+from groundplan.blueprint.model import Cache
 from groundplan.gateway.upstream.connection import UNRESERVED_BYTES
 
 PAD = 3 * MIB
@@ -204,6 +207,30 @@ async def test_a_client_that_reads_nothing_keeps_the_memory_of_its_event(tmp_pat
         await wait_until(lambda: not rig.gateway.running_calls)
         assert room.held_bytes == 0
         writer.transport.abort()
+
+
+@pytest.mark.parametrize("how", ["exact", "replay"])
+async def test_a_call_sharing_a_stream_does_not_wait_for_a_client_that_reads_its_end_slowly(
+    tmp_path: Path, how: str
+) -> None:
+    cache = {"cache": Cache(seconds=60, max_bytes=256 * MIB, scope="workload")} if how == "exact" else {}
+    end = json.dumps(json.loads(END) | {"pad": "a" * (3 * MIB + MIB // 2)}).encode()
+    answer = BEGUN + encode_events(end, b"[DONE]")
+    async with streaming_rig(tmp_path, answer, 64 * MIB, workloads={"assistant": cache}) as rig:
+        asked = rig.request(stream=True).replace(b"\r\n\r\n", b"\r\nidempotency-key: once\r\n\r\n", how == "replay")
+        slow = socket.socket()
+        slow.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        slow.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(slow, ("127.0.0.1", rig.port))
+        await asyncio.get_running_loop().sock_sendall(slow, asked)
+        await wait_until(lambda: any(each.paused is not None for each in rig.server.connections))
+        reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+        writer.write(asked)
+        stream = Stream(parse_reply(await asyncio.wait_for(reader.read(), 20)))
+        assert stream.done and stream.errors == [] and rig.gateway.running_calls >= 1
+        assert rig.gateway.call_counters.cache_hits == {("assistant", how): 1}
+        writer.close()
+        slow.close()
 
 
 async def test_usual_events_reserve_nothing(tmp_path: Path) -> None:

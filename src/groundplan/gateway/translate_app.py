@@ -23,7 +23,7 @@ from groundplan.core.endpoints import announce_retrying, withdraw
 from groundplan.core.errors import GroundplanError
 from groundplan.core.home import Home
 from groundplan.core.settings import clear_proxies, hide_provider_variables
-from groundplan.gateway.call.delivery.stream_end import EVENT_STREAM
+from groundplan.gateway.call.delivery.to_client import EVENT_STREAM
 from groundplan.gateway.http.errors import error_body, error_response, error_type, refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.upstream.dial import resolver_of

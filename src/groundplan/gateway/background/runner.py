@@ -30,7 +30,7 @@ from groundplan.gateway.caching.idempotency import IDEMPOTENCY_KEY
 from groundplan.gateway.call import settle, transient_refusals
 from groundplan.gateway.call.admit import MAX_COST_HEADER
 from groundplan.gateway.call.context import Gateway
-from groundplan.gateway.call.delivery.stream_end import EVENT_STREAM
+from groundplan.gateway.call.delivery.to_client import EVENT_STREAM
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.feature import valid_headers
 from groundplan.gateway.call.identify import check_grants

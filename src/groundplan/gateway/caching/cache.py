@@ -25,8 +25,7 @@ from groundplan.gateway.caching.replay_forms import ReplayForms
 from groundplan.gateway.call import admit, limits, settle
 from groundplan.gateway.call.ask import fork_ask
 from groundplan.gateway.call.context import Gateway
-from groundplan.gateway.call.delivery.stream_end import EVENT_STREAM
-from groundplan.gateway.call.delivery.to_client import send_all, send_stream
+from groundplan.gateway.call.delivery.to_client import EVENT_STREAM, send_all, send_stream
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import MAX_QUERY_CHARS
 from groundplan.gateway.call.stored_answers import stores

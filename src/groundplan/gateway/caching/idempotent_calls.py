@@ -17,7 +17,7 @@ from groundplan.gateway.caching.confirm import are_readable
 from groundplan.gateway.caching.idempotency import IDEMPOTENCY_KEY, KeptAnswer, forgotten_error, key_digest
 from groundplan.gateway.caching.sharing import fetch_answer
 from groundplan.gateway.call.context import Gateway
-from groundplan.gateway.call.delivery.stream_end import EVENT_STREAM
+from groundplan.gateway.call.delivery.to_client import EVENT_STREAM
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.http.surrogates import decode_json

@@ -22,7 +22,7 @@ from groundplan.gateway.caching.idempotent_calls import remember
 from groundplan.gateway.call import settle
 from groundplan.gateway.call.attempts import probe_turn
 from groundplan.gateway.call.context import Gateway
-from groundplan.gateway.call.delivery.stream_end import EVENT_STREAM
+from groundplan.gateway.call.delivery.to_client import EVENT_STREAM
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.facts_api import FactsApi
 from groundplan.gateway.call.identify import find_key

@@ -16,8 +16,8 @@ from groundplan.blueprint.model import Deployment
 from groundplan.core.errors import Denied
 from groundplan.gateway.call import settle, stored_answers
 from groundplan.gateway.call.context import Gateway
-from groundplan.gateway.call.delivery.stream_end import EVENT_STREAM, finish_stream, send_end
-from groundplan.gateway.call.delivery.to_client import write_large
+from groundplan.gateway.call.delivery.stream_end import finish_stream, send_end
+from groundplan.gateway.call.delivery.to_client import EVENT_STREAM, write_large
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.http.chunk_template import ChunkTemplate
 from groundplan.gateway.http.sse import MAX_EVENT, EventReader, EventTooLarge, format_event

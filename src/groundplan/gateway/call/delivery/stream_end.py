@@ -7,16 +7,15 @@ import time
 
 from groundplan.core.errors import Unavailable
 from groundplan.core.money import format_usd
+from groundplan.gateway.caching import cache
+from groundplan.gateway.caching.idempotent_calls import remember
 from groundplan.gateway.call import settle
 from groundplan.gateway.call.context import Gateway
-from groundplan.gateway.call.delivery.to_client import write_large
+from groundplan.gateway.call.delivery.to_client import EVENT_STREAM, write_large
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.surfaces.answers import headers
 from groundplan.gateway.surfaces.codec import Relay
 from groundplan.gateway.upstream.connection import UNRESERVED_BYTES
-
-EVENT_STREAM = b"content-type: text/event-stream\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
-"""Header lines of a stream. The last one makes nginx, and proxies that read it, pass on each piece at once."""
 
 
 async def break_off(gateway: Gateway, exchange: Exchange, relay: Relay, reason: str, code: str) -> None:
@@ -71,6 +70,10 @@ async def send_end(
     if exchange.sent_chunks is not None and last:
         exchange.sent_chunks.append(last)
     if len(last) > UNRESERVED_BYTES:
+        # calls that ask the same do not wait for this client to read
+        if exchange.flight is not None:
+            cache.finish_flight(gateway, exchange)
+        remember(gateway, exchange)
         await write_large(gateway, exchange, last, head)
         response.end()
     else:

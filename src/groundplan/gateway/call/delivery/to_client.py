@@ -9,6 +9,8 @@ from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 
 JSON = b"content-type: application/json\r\n"
+EVENT_STREAM = b"content-type: text/event-stream\r\ncache-control: no-cache\r\nx-accel-buffering: no\r\n"
+"""Header lines of a stream. The last one makes nginx, and proxies that read it, pass on each piece at once."""
 _PIECE_BYTES = 64 << 10
 """Bytes of a stream that are produced before checking whether the client takes them."""
 

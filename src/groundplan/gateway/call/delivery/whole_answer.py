@@ -8,8 +8,7 @@ from groundplan.gateway.caching import cache
 from groundplan.gateway.caching.idempotent_calls import remember
 from groundplan.gateway.call import settle
 from groundplan.gateway.call.context import Gateway
-from groundplan.gateway.call.delivery.stream_end import EVENT_STREAM
-from groundplan.gateway.call.delivery.to_client import JSON, send_all
+from groundplan.gateway.call.delivery.to_client import EVENT_STREAM, JSON, send_all
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.guard.kills import check_not_stopped
 from groundplan.gateway.surfaces.answers import headers

@@ -15,7 +15,7 @@ from groundplan.gateway.caching.replay_forms import CHAT_REPLAY_FORMS
 from groundplan.gateway.call import settle
 from groundplan.gateway.call.ask import Ask
 from groundplan.gateway.call.context import Gateway
-from groundplan.gateway.call.delivery.stream_end import EVENT_STREAM
+from groundplan.gateway.call.delivery.to_client import EVENT_STREAM
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.stored_answers import stores
 from groundplan.gateway.resuming.continued_relay import STRUCTURED_FIELDS
