@@ -242,3 +242,24 @@ async def test_counters_are_written_again_after_a_lack_of_threads(home: Home, mo
     assert stopped_workers._files(home) == []
     await scrapes._write(one.told())
     assert [slot for slot, _, _ in stopped_workers._files(home)] == ["0"]
+
+
+async def test_histograms_with_other_bounds_are_left_out_after_an_upgrade(home: Home) -> None:
+    """They cannot be added: a worker of the version before may have left them, or tell them while it ends."""
+    own, earlier = Counting(), Counting()
+    own.call()
+    earlier.call()
+    earlier.times.buckets = earlier.times.buckets[:-2]
+    stopped_workers._write(home, "0", "a" * 16, stopped_workers.Kept(os.getpid(), earlier.told()))
+    summed = stopped_workers.continued_counts(earlier.told())
+    stopped_workers._write(home, "0", "base", stopped_workers.Kept(0, [], summed, ["b" * 16]))
+    serving, sibling = MetricsScraper(home, 0, None), MetricsScraper(home, 1, None)
+    await sibling.open(earlier.own)
+    await serving.open(own.own)
+    try:
+        found = parse_metrics(await serving.render_all(own.told()))
+    finally:
+        await serving.close()
+        await sibling.close()
+    assert found["calls_total"] == {(("status", "ok"), ("worker", "0")): 3, (("status", "ok"), ("worker", "1")): 1}
+    assert found["seconds_count"] == {(("worker", "0"),): 1}

@@ -13,9 +13,9 @@ from groundplan.ledger.model import Settlement, Usage
 
 DURATION_US = (
     1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000, 5_000_000,
-    10_000_000, 30_000_000, 60_000_000, 120_000_000,
+    10_000_000, 30_000_000, 60_000_000, 120_000_000, 300_000_000, 900_000_000,
 )  # fmt: skip
-"""Upper bounds of all histograms, in microseconds."""
+"""Upper bounds of all histograms, in microseconds; the last are for models that think for minutes."""
 TOKEN_CLASSES = ("input", "output", "cache_read", "cache_write", "reasoning", "input_audio", "output_audio")
 MOST_SERIES = 2000
 """Label sets of each kind in one worker; further ones are counted under `other`."""

@@ -44,6 +44,12 @@ class Family(msgspec.Struct, frozen=True, array_like=True):
     series: list[Series] = []
 
 
+def with_these_bounds(series: Iterable[Series]) -> list[Series]:
+    """Return the series with the bounds of this version, without those of another one: a worker of before an upgrade
+    may still run, or have left its counts."""
+    return [each for each in series if len(each.buckets) == len(_BOUNDS)]
+
+
 def single_sample(name: str, type_: str, help_: str, value: float) -> Family:
     """Return a family with one sample without labels."""
     return Family(name, type_, help_, [Sample([], value)])

@@ -21,10 +21,11 @@ from groundplan.core.endpoints import Endpoint, announce, lookup, withdraw
 from groundplan.core.errors import Invalid
 from groundplan.core.home import Home
 from groundplan.core.settings import resolve_secret
+from groundplan.gateway.failure_log import FailureLog
 from groundplan.gateway.http.errors import refusal_body
 from groundplan.gateway.http.server import Request, Response, Server
 from groundplan.gateway.telemetry import stopped_workers
-from groundplan.gateway.telemetry.exposition import Family, render_pieces, single_sample
+from groundplan.gateway.telemetry.exposition import Family, render_pieces, single_sample, with_these_bounds
 from groundplan.gateway.upstream.connection import UpstreamFailure
 from groundplan.gateway.upstream.http1_pool import Http1Pool
 
@@ -54,6 +55,7 @@ class MetricsScraper:
         self._token = secrets.token_hex(32)
         self._write_lock = asyncio.Lock()
         """Keeps writes in the order of counting."""
+        self._failure_log = FailureLog(_log)
         self._watch_task: asyncio.Task[None] | None = None
 
     async def open(self, own_families: Callable[[], Awaitable[list[Family]]]) -> None:
@@ -111,7 +113,9 @@ class MetricsScraper:
             async with self._write_lock:
                 await asyncio.to_thread(stopped_workers.write, self._home, self.slot, _worker_id(self._token), families)
         except (OSError, RuntimeError) as error:  # this user may have no more threads now
-            _log.warning("what this worker has counted could not be written: %s", error)
+            self._failure_log.record_failure("what this worker has counted could not be written: %s", error)
+        else:
+            self._failure_log.record_success()
 
     def admits(self, bearer: bytes) -> bool:
         """Whether `bearer` is the metrics token or the operator's."""
@@ -206,6 +210,8 @@ async def _fetch(endpoint: Endpoint) -> list[Family] | None:
         connection.send(head % endpoint.token.encode())
         status = await connection.read_head(ANSWER_SECONDS)
         data = await connection.read_body(ANSWER_SECONDS)
-        return _decode(data) if status == 200 else None
+        if status != 200:
+            return None
+        return [msgspec.structs.replace(each, series=with_these_bounds(each.series)) for each in _decode(data)]
     finally:
         connection.release()

@@ -21,7 +21,7 @@ import msgspec
 from groundplan.core.endpoints import is_alive
 from groundplan.core.home import Home
 from groundplan.core.money import PICO
-from groundplan.gateway.telemetry.exposition import Family, Labels, Sample, Series
+from groundplan.gateway.telemetry.exposition import Family, Labels, Sample, Series, with_these_bounds
 
 _BASE = "base"
 """Id of the file with the sum of workers that have stopped."""
@@ -58,7 +58,8 @@ class Kept(msgspec.Struct, frozen=True, array_like=True):
 
     @property
     def counted(self) -> list[Counted]:
-        return self.summed or continued_counts(self.told)
+        counted = self.summed or continued_counts(self.told)
+        return [msgspec.structs.replace(each, series=with_these_bounds(each.series)) for each in counted]
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -107,8 +108,6 @@ def _sum(first: Counted, second: Counted) -> Counted:
 
 
 def _add_series(first: Series, second: Series) -> Series:
-    if len(first.buckets) != len(second.buckets):
-        return second  # written by a version with second bounds
     buckets = [a + b for a, b in zip(first.buckets, second.buckets, strict=True)]
     return Series(first.labels, buckets, first.total_us + second.total_us)
 
@@ -201,7 +200,7 @@ def fold(home: Home, slot: int, serving: str = "") -> None:
         ]
         if not stopped:
             return
-        total = base.summed
+        total = base.counted
         for id, _, kept in stopped:
             total = total if id in base.of else merge(total, kept.counted)
         _write(home, str(slot), _BASE, Kept(0, [], total, [id for id, _, _ in stopped]))
