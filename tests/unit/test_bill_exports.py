@@ -237,6 +237,14 @@ def test_days_are_in_one_order_in_a_whole_file() -> None:
     assert read.notes == ()
 
 
+@pytest.mark.parametrize("cell", ["2026-11", "2026/11", "11/2026", "11-2026", "Nov 2026", "november 2026", "202611"])
+def test_a_month_in_place_of_a_day_is_all_of_its_days(cell: str) -> None:
+    (line,) = bill(f"month,model,amount\n{cell},gpt-4o,1.50\n").lines
+    assert (line.day, line.until) == (date(2026, 11, 1), date(2026, 11, 30))
+    with pytest.raises(Invalid, match="day is not a date"):
+        bill("month,model,amount\n2026-13,gpt-4o,1.50\n")
+
+
 def test_totals_taxes_and_credits_of_an_invoice_are_no_use_of_models() -> None:
     read = bill(
         "Description,Quantity,Unit price,Amount\n"

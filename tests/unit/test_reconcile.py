@@ -376,6 +376,11 @@ MONTHLY = {
         "Vertex AI,gpt-4o,{0}-01,{0}-30,{2}",
         "Cloud Storage,Standard Storage,{0}-01,{0}-30,5",
     ),
+    "names": (
+        "Billing month,Service,Product,Amount",
+        "{5},OpenAI,gpt-4o,{2}",
+        "{5},Cloud Storage,Standard Storage,5",
+    ),
     "seconds": (
         "start_time,end_time,amount,model,service",
         "{3},{4},{2},gpt-4o,OpenAI",
@@ -389,8 +394,8 @@ def test_lines_of_a_month_are_compared_with_all_of_its_days(form: str) -> None:
     head, *lines = MONTHLY[form]
     every = [attempt(at=NOON.replace(month=month, day=day)) for month in (9, 11) for day in (1, 2, 17, 30)]
     whole = 4 * usd("eu", 1000, 100)
-    september = ("2026-09", "2026-10", whole, 1788220800, 1790812800)
-    november = ("2026-11", "2026-12", whole + 1, 1793491200, 1796083200)
+    september = ("2026-09", "2026-10", whole, 1788220800, 1790812800, "Sep 2026")
+    november = ("2026-11", "2026-12", whole + 1, 1793491200, 1796083200, "2026-11")
     read = bill("\n".join([head, *(line.format(*month) for month in (september, november) for line in lines)]))
     assert read.date_range == (date(2026, 9, 1), date(2026, 11, 30))
     result = reconcile(read, every, RATES)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Final
 
 from groundplan.core.currencies import CODES, USD
+from groundplan.core.months import add_months
 
 MAX_AMOUNT: Final = Decimal(10) ** 12
 MIN_EXPONENT: Final = -30
@@ -48,6 +50,8 @@ _PLAIN: Final = re.compile(r"\d{0,24}(?:\.\d{0,30})?(?:[eE][-+]?\d{1,2})?", re.A
 _SLASHED_DAY: Final = re.compile(r"(\d{1,2})([/.])(\d{1,2})[/.](\d{4})(?:[ T].*)?", re.ASCII)
 _DAY_FORMATS: Final = ("%b %d, %Y", "%B %d, %Y", "%b %d %Y", "%d %b %Y", "%d %B %Y", "%d-%b-%Y")
 """Nov 5, 2026 and 5 November 2026."""
+_MONTH: Final = re.compile(r"20\d{4}|\d{4}[-/]\d\d|\d\d[-/]\d{4}|[A-Za-z]{3,9} \d{4}", re.ASCII)
+_MONTH_FORMATS: Final = ("%Y%m", "%Y-%m", "%Y/%m", "%m-%Y", "%m/%Y", "%b %Y", "%B %Y")
 _MIDNIGHT: Final = re.compile(r"[ T]00:00(?::00(?:\.0+)?)?(?: ?(?:Z|UTC|\+00:00))?$", re.ASCII)
 _HEAD_CURRENCY: Final = re.compile(r"[\s_]*\(\s*(US\$|[$€£]|[A-Za-z]{3})\s*\)\s*$|[\s_]+([A-Z]{3}|[a-z]{3})\s*$")
 
@@ -163,6 +167,15 @@ def parse_day(text: str, style: Style) -> date:
         return _parse_named_day(text)
     moment = datetime.fromisoformat(text.replace(" UTC", "+00:00").replace("Z", "+00:00"))
     return (moment.astimezone(UTC) if moment.tzinfo else moment).date()
+
+
+def parse_month(text: str) -> tuple[date, date] | None:
+    """First and last day of a whole month (`2026-11`, `11/2026`, `Nov 2026`); None if the text is no month."""
+    for form in _MONTH_FORMATS if _MONTH.fullmatch(text) else ():
+        with suppress(ValueError):
+            first = datetime.strptime(text, form).replace(tzinfo=UTC).date()
+            return first, add_months(first, 1) - timedelta(days=1)
+    return None
 
 
 def parse_last_day(text: str, style: Style, *, exclusive: bool) -> date:

@@ -23,7 +23,7 @@ ROLES: dict[str, tuple[str, ...]] = {
     "day": (
         "starttimeiso", "usagedateutc", "chargeperiodstart", "usagedate", "date", "timestamp", "day", "createdat",
         "created", "datetime", "time", "starttime", "lineitemusagestartdate", "usagestartdate", "usagestarttime",
-        "usagestart", "billdate",
+        "usagestart", "billdate", "billingmonth", "invoicemonth", "month",
     ),
     "end": (
         "endtimeiso", "chargeperiodend", "lineitemusageenddate", "usageenddate", "usageendtime", "usageend",

@@ -27,6 +27,7 @@ from groundplan.economics.bills.cells import (
     parse_count,
     parse_day,
     parse_last_day,
+    parse_month,
     parse_number,
     split_head_currency,
 )
@@ -330,14 +331,14 @@ class _LineReader:
         if "quantity" in cells and token_class in ("input", "output", "cache_read", "cache_write"):
             _add_quantity(cells, token_class, tokens, self.style)
         call = _CALL.search(cells.get("id", "").lower())
-        day = self._day(number, cells.get("day"))
+        day, until = self._days(number, cells)
         return BillLine(
             number, day, model,
             UUID(call[1]) if call else None, int(call[2]) if call and call[2] else None,
             amount, self._currency(number, cells), decimals, tokens.get("input"), tokens.get("output"),
             self._count(number, cells, "requests"), token_class, cells.get("deployment"), cells.get("service"),
             charge_kind(cells), has_foreign_id=call is None and "id" in cells,
-            until=self._last_day(day, cells.get("end")), account=cells.get("account"),
+            until=until, account=cells.get("account"),
         )  # fmt: skip
 
     def _unnamed_cell(self, row: Sequence[str]) -> int | None:
@@ -414,6 +415,13 @@ class _LineReader:
                 totals["input"] = totals.get("input", 0) + value
         output = self._count(number, cells, "output")
         return {**totals, "output": output} if output is not None else totals
+
+    def _days(self, number: int, cells: Mapping[str, str]) -> tuple[date | None, date | None]:
+        """(day, last day of several): a cell of days may name a whole month."""
+        if (month := parse_month(cells.get("day", ""))) is not None:
+            return month
+        day = self._day(number, cells.get("day"))
+        return day, self._last_day(day, cells.get("end"))
 
     def _day(self, number: int, text: str | None) -> date | None:
         if text is None:
