@@ -18,6 +18,7 @@ from groundplan.api.http.lazy_routes import lazy_router
 from groundplan.console import charts, cost_charts
 from groundplan.console.cost_figures import anomaly_rows, budget_view, daily_rows, savings_by_workload, total_row
 from groundplan.console.pages import fetch_all
+from groundplan.console.pagination import search_page
 from groundplan.console.render import VisitorDep, fetch_json, render_for, visitor_api
 
 router = lazy_router(include_in_schema=False, default_response_class=HTMLResponse)
@@ -44,11 +45,11 @@ async def cost(request: Request, visitor: VisitorDep) -> HTMLResponse:
     values = {
         "cost": found["cost"],
         "saving": savings_by_workload(found["cost"]["by_workload"]),
-        "rows": shown,
+        "part": search_page(request, shown, lambda row: row.workload),
         "total": total_row(shown),
         "budgets": [budget_view(row) for row in found["use"]["budgets"]],
         "limits": found["use"]["limits"],
-        "chart": charts.cost_by_day(found["days"], anomaly_rows(found["anomalies"])),
+        "chart": charts.cost_by_day(found["days"], anomaly_rows(found["anomalies"])) if shown else "",
         "anomalies": found["anomalies"][:8],
         "tab": "This month",
     }
