@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from groundplan.core.logger import get_logger
 from groundplan.core.logs import MAX_CHARACTERS, JsonLinesFormatter, RepeatedWarnings, format_line, redact_secrets
 from groundplan.identity.keys import make_key
-from groundplan.runtime.child import tail
+from groundplan.runtime.child import tail, trim
 
 NOW = datetime(2026, 11, 25, 12, 0, tzinfo=UTC)
 
@@ -135,3 +135,12 @@ def test_a_line_that_cannot_be_written_ends_no_work(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(sys, "stderr", plain := io.StringIO())
     get_logger("t").warning("waiting", problem="none")
     assert json.loads(plain.getvalue())["problem"] == "none"
+
+
+@pytest.mark.parametrize("limit", [30, 31, 39, 40])
+def test_a_log_that_is_rotated_keeps_whole_lines(tmp_path: Path, limit: int) -> None:
+    log = tmp_path / "x.log"
+    lines = [json.dumps({"n": number}) for number in range(10, 20)]  # of ten bytes each, with their ends
+    log.write_text("".join(f"{line}\n" for line in lines))
+    trim(log, limit)
+    assert log.read_text() == "" and tmp_path.joinpath("x.log.1").read_text().splitlines() == lines[-(limit // 10) :]

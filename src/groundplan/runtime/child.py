@@ -102,7 +102,7 @@ def rotate(log: Path, limit: int = LOG_LIMIT) -> None:
 
 
 def trim(log: Path, limit: int = LOG_LIMIT) -> None:
-    """As `rotate`, of a log that processes append to, which go on doing so: its last bytes are copied, and it begins
+    """As `rotate`, of a log that processes append to, which go on doing so: its last lines are copied, and it begins
     anew. A line that comes in between is lost. Where there is no room for the copy there is none either way."""
     with suppress(OSError):
         size = log.stat().st_size
@@ -113,7 +113,8 @@ def trim(log: Path, limit: int = LOG_LIMIT) -> None:
             aside.unlink(missing_ok=True)
             descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "wb") as copy:
-                file.seek(size - limit)
+                file.seek(size - limit - 1)
+                file.readline()  # whoever reads logs expects whole lines
                 shutil.copyfileobj(file, copy)
         os.truncate(log, 0)
 
