@@ -30,6 +30,13 @@ def control(postgres_cluster: Cluster, tmp_path_factory: pytest.TempPathFactory)
     patch.undo()
 
 
+def assert_host_only(cookie: str) -> None:
+    """Browsers accept such a cookie from this name alone, and not from pages of neighbouring ones."""
+    name, attributes = cookie.partition("=")[0], cookie.lower().split("; ")[1:]
+    assert name == "__Host-groundplan_session"
+    assert {"secure", "path=/"} <= set(attributes) and not any(each.startswith("domain") for each in attributes)
+
+
 def test_from_elsewhere_only_a_proven_person_gets_in(control: Control) -> None:
     away = {"Host": HOST}
     assert control.ask("GET", "/api/status", **away).code == "proof_missing", "not by the operator's token"
@@ -43,7 +50,7 @@ def test_from_elsewhere_only_a_proven_person_gets_in(control: Control) -> None:
     assert control.ask("GET", "/api/status").status == 200
     url = control.ask("POST", "/api/login-links", {"person": "ana@acme.example"}).body["url"]
     reply = control.ask("GET", "/" + url.split("/", 3)[3], Authorization="", **away)
-    assert "secure" in reply.headers["set-cookie"].lower()
+    assert_host_only(reply.headers["set-cookie"])
     linked = {"Authorization": "", "Cookie": reply.headers["set-cookie"].partition(";")[0], **away}
     linked["X_CSRF_Token"] = control.ask("GET", "/api/session", **linked).body["csrf"]
     for path in ("/api/status", "/api/people", "/api/audit", "/api/inbox"):
@@ -59,6 +66,8 @@ def test_from_elsewhere_only_a_proven_person_gets_in(control: Control) -> None:
     reply = control.ask("POST", "/api/sign-in/passkey", given, Authorization="", **away)
     proven = {"Authorization": "", "Cookie": reply.headers["set-cookie"].partition(";")[0], **away}
     assert control.ask("GET", "/api/people", **proven).status == 200
+    proven["X_CSRF_Token"] = control.ask("GET", "/api/session", **proven).body["csrf"]
+    assert_host_only(control.ask("POST", "/api/logout", {}, **proven).headers["set-cookie"])
     token = control.ask("POST", "/api/tokens", {"name": "x", "scopes": ["read"], "days": 1}).body["token"]
     assert control.ask("GET", "/api/changes", Authorization=f"Bearer {token}", **away).status == 200
     local = control.ask("POST", "/api/sign-in/passkey/options", {}, Authorization="").body

@@ -101,7 +101,7 @@ def _authenticate(request: Request, services: Services) -> Caller:
             return service
         _require_local(request, services)
         return _operator_by_token(services, header)
-    token = request.cookies.get(cookie_name(request))
+    token = request.cookies.get(cookie_name(request, services.settings.console_url))
     caller = _caller_by_session(services, token, is_loopback(request)) if token else None
     if caller is not None and not caller.proven and request.url.path not in RECOVERY_PATHS:
         _require_local(request, services)
@@ -137,9 +137,12 @@ def _was_passed_on(request: Request) -> bool:
     return any(name in _FORWARDED or name.startswith("x-forwarded-") for name in request.headers)
 
 
-def cookie_name(request: Request) -> str:
-    """The name of the session cookie, with the port: browsers keep cookies by host only, and several installations on
-    one machine must not sign each other out."""
+def cookie_name(request: Request, console_url: str | None) -> str:
+    """The name of the session cookie. At the company's address it has the prefix for which browsers accept no cookie
+    from pages of neighbouring names. On this machine it has the port: browsers keep cookies by host only, and several
+    installations on one machine must not sign each other out."""
+    if is_remote(request, console_url):
+        return f"__Host-{sessions.COOKIE}"
     return f"{sessions.COOKIE}_{request.url.port or 80}"
 
 

@@ -56,7 +56,7 @@ def go(
         oidc.save_sign_in(conn, state, sign_in, services.clock.now())
     response = RedirectResponse(provider_url, status_code=303)
     response.set_cookie(
-        _state_cookie(request), f"{state}.{quote(wanted, safe='')}", httponly=True, samesite="lax", path=CALLBACK_PATH,
+        _state_cookie(request, url), f"{state}.{quote(wanted, safe='')}", httponly=True, samesite="lax", path="/",
         max_age=600, secure=is_remote(request, url),
     )  # fmt: skip
     return response
@@ -71,7 +71,8 @@ def back(
 ) -> Response:
     """Finish a sign-in after the provider redirected the browser back. Raises `Denied` (`oidc_state`) if the state is
     not that of the browser's cookie."""
-    cookie_state, _, wanted = request.cookies.get(_state_cookie(request), "").partition(".")
+    url = services.settings.console_url
+    cookie_state, _, wanted = request.cookies.get(_state_cookie(request, url), "").partition(".")
     if not state or cookie_state != state:
         raise Denied("this sign-in was not started in this browser", code="oidc_state", hint="Start again.")
     provider, agent = provider_of(services), request.headers.get("user-agent", "")
@@ -81,10 +82,10 @@ def back(
     with services.transaction() as conn:
         secret = oidc.begin_session(conn, provider, claims, services.clock.now(), agent)
     response = HTMLResponse(CONTINUE.format(page=escape(page_after_sign_in(unquote(wanted)))))
-    response.delete_cookie(_state_cookie(request), path=CALLBACK_PATH)
+    response.delete_cookie(_state_cookie(request, url), path="/", secure=is_remote(request, url))
     set_session_cookie(response, request, services, secret)
     return response
 
 
-def _state_cookie(request: Request) -> str:
-    return f"{cookie_name(request)}_state"
+def _state_cookie(request: Request, console_url: str | None) -> str:
+    return f"{cookie_name(request, console_url)}_state"

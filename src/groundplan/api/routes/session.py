@@ -69,13 +69,14 @@ def redeem(token: str, request: Request, services: ServicesDep) -> Response:
 
 def set_session_cookie(response: Response, request: Request, services: Services, secret: str) -> None:
     """Set the cookie of a new session on the response."""
+    url = services.settings.console_url
     response.set_cookie(
-        cookie_name(request),
+        cookie_name(request, url),
         secret,
         httponly=True,
         samesite="strict",
         path="/",
-        secure=is_remote(request, services.settings.console_url),
+        secure=is_remote(request, url),
         max_age=int(sessions.SESSION_LIFETIME.total_seconds()),
     )
 
@@ -126,7 +127,8 @@ def sign_out(request: Request, response: Response, services: ServicesDep, caller
     if caller.session is not None:
         with services.transaction() as conn:
             sessions.end_session(conn, caller.session)
-        response.delete_cookie(cookie_name(request), path="/")
+        url = services.settings.console_url
+        response.delete_cookie(cookie_name(request, url), path="/", secure=is_remote(request, url))
     return {"signed_in": False}
 
 
