@@ -119,6 +119,20 @@ async def test_every_text_field_of_a_stream_is_checked(tmp_path: Path, delta: di
         assert SECRET not in reply.body.decode() and b"guardrail_secrets" in reply.body
 
 
+@pytest.mark.parametrize("field", ["thinking", "summary"])
+async def test_reasoning_in_parts_is_checked_as_one_text(tmp_path: Path, field: str) -> None:
+    """Of Mistral and Databricks, also where a secret comes in pieces."""
+    kind = "thinking" if field == "thinking" else "reasoning"
+    sent = [
+        chunk({"content": [{"type": kind, field: [{"type": "text", "text": text}]}]})
+        for text in ("it is ", SECRET[:9], SECRET[9:], " there")
+    ]
+    rules = {"assistant": {"guardrails": Guardrails(output={"secrets": "block"}, budget_ms=10_000)}}
+    async with raw_upstream_rig(tmp_path, STREAM_HEAD + encode_events(ROLE, *sent, END, DONE), workloads=rules) as rig:
+        reply = await rig.chat(stream=True)
+        assert SECRET[9:] not in reply.body.decode() and b"guardrail_secrets" in reply.body
+
+
 @pytest.mark.parametrize("said", [{"reasoning_content": f"it is {SECRET}"}, {"refusal": f"it is {SECRET}"}, *PIECES])
 async def test_every_text_field_of_a_whole_answer_is_checked(tmp_path: Path, said: dict[str, Any]) -> None:
     answer = json.loads(completion_body())

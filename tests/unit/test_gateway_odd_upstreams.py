@@ -464,10 +464,14 @@ async def test_choices_that_are_null_are_none(tmp_path: Path, path: str) -> None
         assert (only.outcome, only.usage.output, only.estimated) == ("ok", 3, False)
 
 
+DATABRICKS = {"content": [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm "}]}]}
+
+
 @pytest.mark.parametrize("path", ["/v1/messages", "/v1/responses", "/v1/completions"])
-async def test_what_is_reasoned_and_not_told_is_no_stall(tmp_path: Path, path: str) -> None:
+@pytest.mark.parametrize("delta", [{"reasoning_content": "hm "}, DATABRICKS], ids=["DeepSeek", "Databricks"])
+async def test_what_is_reasoned_and_not_told_is_no_stall(tmp_path: Path, path: str, delta: dict[str, Any]) -> None:
     """A model of a chat says that it is at work, where its client's API has no word for it."""
-    thought = encode_events(chunk({"reasoning_content": "hm "}))
+    thought = encode_events(chunk(delta))
     asks: dict[str, Any] = {
         "/v1/messages": {"max_tokens": 9, "messages": [{"role": "user", "content": "a"}]},
         "/v1/responses": {"input": "a"},
@@ -479,6 +483,7 @@ async def test_what_is_reasoned_and_not_told_is_no_stall(tmp_path: Path, path: s
     ) as rig:
         reply = await post(rig, path, {"model": "auto", "stream": True, **asks[path]})
         assert b"stream_broken" not in reply.body and b"Hi " in reply.body, reply.body
+        assert b"answer.reasoning" in reply.body
         (only,) = await rig.settlements()
         assert only.outcome == "ok"
 

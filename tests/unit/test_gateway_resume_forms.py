@@ -17,6 +17,7 @@ from groundplan.blueprint.model import Guardrails
 
 SECRET = "sk-" + "proj-" + "abcdefghijklmnopqrstuvwx"
 PARTS = {"content": [{"type": "thinking", "thinking": [{"type": "text", "text": "hm"}]}]}
+SUMMARY = {"content": [{"type": "reasoning", "summary": [{"type": "summary_text", "text": "hm"}]}]}
 DETAILS = {
     "content": "",
     "reasoning": "hm",
@@ -47,7 +48,7 @@ async def resumed_rig(folder: Path, first: list[bytes], second: list[bytes], **s
         yield await opened.enter_async_context(call_rig(folder, list(ports), ports=ports, workloads=workloads))
 
 
-@pytest.mark.parametrize("thought", [PARTS, DETAILS], ids=["Mistral", "OpenRouter"])
+@pytest.mark.parametrize("thought", [PARTS, SUMMARY, DETAILS], ids=["Mistral", "Databricks", "OpenRouter"])
 async def test_a_stream_goes_on_before_and_behind_a_model_that_reasons(tmp_path: Path, thought: dict[str, Any]) -> None:
     """Reasoning of the first attempt is sent, that of the second is not, and neither prevents a continuation."""
     first = [chunk(thought), chunk({"content": "Hello "})]
@@ -57,7 +58,7 @@ async def test_a_stream_goes_on_before_and_behind_a_model_that_reasons(tmp_path:
         deltas = [c["delta"] for each in stream.chunks for c in each["choices"]]
         texts = [delta["content"] for delta in deltas if isinstance(delta.get("content"), str)]
         assert ("".join(texts), stream.finish, stream.done, stream.errors) == ("Hello all of you", ["stop"], True, [])
-        assert [delta for delta in deltas if delta in (PARTS, DETAILS)] == [thought]
+        assert [delta for delta in deltas if delta in (PARTS, SUMMARY, DETAILS)] == [thought]
         assert [s.outcome for s in await rig.settlements()] == ["failed", "ok"]
         await rig.books()
 

@@ -16,6 +16,7 @@ from groundplan.gateway.http.sse import format_event
 from groundplan.gateway.resuming.chunks import ContinuedChunks
 from groundplan.gateway.resuming.continued_relay import SentAnswer, continue_messages, is_set, structured_output_reason
 from groundplan.gateway.surfaces.chat.annotations import URL_CITATION, shift_annotation
+from groundplan.gateway.surfaces.chat.answer_types import REASONING_PARTS
 from groundplan.gateway.surfaces.codec import Malformed, Relay
 
 ENDPOINT = "chat.completions"
@@ -128,5 +129,5 @@ def _text_of_parts(parts: list[dict[str, Any]]) -> str:
 
 def _obstacle_of_parts(parts: list[dict[str, Any]]) -> str:
     """Why a content of parts cannot be continued; empty where they are text and reasoning."""
-    other = next((str(part["type"]) for part in parts if part["type"] not in ("text", "thinking")), "")
+    other = next((str(part["type"]) for part in parts if part["type"] not in ("text", *REASONING_PARTS)), "")
     return f"it had begun a {other[:40]}" if other else ""

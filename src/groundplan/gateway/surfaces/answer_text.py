@@ -77,11 +77,8 @@ def _part_slots(place: str, content: Any) -> Iterator[Slot]:
     for part in _objects_in(content):
         if _is_text(part, "text"):
             yield Slot((place, "content"), part, "text")
-        yield from (
-            Slot((place, "thinking"), each, "text")
-            for each in _objects_in(part.get("thinking"))
-            if _is_text(each, "text")
-        )
+        reasoning = [*_objects_in(part.get("thinking")), *_objects_in(part.get("summary"))]
+        yield from (Slot((place, "thinking"), each, "text") for each in reasoning if _is_text(each, "text"))
 
 
 def _call_slots(place: str, delta: dict[str, Any]) -> Iterator[Slot]:

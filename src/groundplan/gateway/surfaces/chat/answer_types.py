@@ -79,13 +79,17 @@ class ToolCall(msgspec.Struct, frozen=True):
 
 
 class Part(msgspec.Struct, frozen=True):
-    """A part of a content that is a list, as Mistral's models send it. Those of other types may have anything."""
+    """A part of a content that is a list, as Mistral's models send it; `summary`: reasoning at Databricks. Those of
+    other types may have anything."""
 
     type: Any = ""
     text: Any = None
     thinking: msgspec.Raw = NULL
+    summary: msgspec.Raw = NULL
 
 
+REASONING_PARTS = ("thinking", "reasoning")
+"""Types of parts with reasoning, of Mistral and Databricks."""
 Content = str | list[Part] | None
 
 
@@ -127,7 +131,11 @@ class _MessageFields(msgspec.Struct, frozen=True):
     @property
     def _reasoning(self) -> list[msgspec.Raw]:
         parts = self.content if isinstance(self.content, list) else []
-        return [self.reasoning_content, self.reasoning, *(part.thinking for part in parts)]
+        return [
+            self.reasoning_content,
+            self.reasoning,
+            *(raw for part in parts for raw in (part.thinking, part.summary)),
+        ]
 
     @property
     def _is_plain(self) -> bool:
@@ -147,7 +155,7 @@ class _MessageFields(msgspec.Struct, frozen=True):
         if json_size(self.annotations) > EMPTY_SIZE and not (cites and not has_others(self.annotations)):
             found.append(ANNOTATIONS_LEFT_OUT)
         for part in self.content if isinstance(self.content, list) else ():
-            if part.type not in ("text", "thinking"):
+            if part.type not in ("text", *REASONING_PARTS):
                 named = isinstance(part.type, str) and _is_name(part.type)
                 found.append(f"answer.{part.type}" if named else "answer.content")
             elif part.type == "text" and part.text is not None and not isinstance(part.text, str):
