@@ -114,6 +114,34 @@ def test_a_pdf_reaches_anthropic_and_gemini_through_the_library(name: str | None
 
 
 @pytest.mark.parametrize("api", APIS)
+def test_what_agents_for_node_write_into_the_part_of_an_earlier_text_is_taken(api: str) -> None:
+    """Fields of the answer's message, and none of its citations."""
+    part: dict[str, Any] = {
+        "type": "text",
+        "text": "here",
+        "role": "assistant",
+        "refusal": None,
+        "reasoning_content": "Hm.",
+        "annotations": [],
+    }
+    said = {"role": "assistant", "content": [part]}
+    asked: dict[str, Any] = {
+        "role": "user",
+        "content": [{"type": "text", "text": "Where?", "annotations": [], "extra": None}],
+    }
+    fields = msgspec.json.decode(json.dumps({"messages": [asked, said]}), type=dict[str, msgspec.Raw])
+    assert refused(api, messages=[asked, said]) is None
+    assert left_out_of_request(api, fields) == {"reasoning"}
+    sent = adapt_request(api, {"model": "m", "messages": [asked, said]})["messages"]
+    assert sent[0]["content"] == [{"type": "text", "text": "Where?"}]
+    assert sent[1] == {"role": "assistant", "content": "here"}
+    for changed in ({"role": "user"}, {"annotations": [{"type": "url_citation"}]}, {"later": 1}):
+        odd = {"role": "assistant", "content": [{**part, **changed}]}
+        assert refused(api, messages=[ASKED, odd]) == f"messages: text.{next(iter(changed))}"
+    assert refused(api, messages=[{"role": "user", "content": [part]}]) == "messages: text.role"
+
+
+@pytest.mark.parametrize("api", APIS)
 def test_names_that_tell_no_users_apart_are_left_out_and_told(api: str) -> None:
     """As agents send them: each has its own, and the only user may have one."""
     agents = [{"role": "assistant", "content": "a", "name": name} for name in ("triage", "refunds")]

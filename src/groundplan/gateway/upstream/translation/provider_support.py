@@ -26,7 +26,7 @@ _MESSAGE_FIELDS: dict[str, frozenset[str]] = {
 """Supported fields of a message, besides the `name` of its speaker. The name of a tool's result is that of the call it
 answers, and earlier reasoning is sent to no provider except in `extra_content`. OpenAI's clients send back what they
 parsed of an answer (`parsed`, `parsed_arguments`): it repeats the content, and is sent to nobody."""
-_PART_FIELDS: dict[str, frozenset[str]] = {
+PART_FIELDS: dict[str, frozenset[str]] = {
     "text": frozenset({"type", "text"}),
     "image_url": frozenset({"type", "image_url"}),
     "file": frozenset({"type", "file"}),
@@ -141,21 +141,18 @@ def _left_out_of_messages(api: str, messages: msgspec.Raw) -> set[str]:
     if not any(name in data for name in _MAY_BE_LEFT_OUT):
         return found
     for message in _decode(data):
+        parts = message["content"] if isinstance(message.get("content"), list) else ()
         if message.get("name") and message["role"] != "tool" and api not in TAKES_NAMES:
             found.add("messages.name")
-        if api not in _TAKES_FILE_NAMES and any(file.get("filename") for file in _files_of(message)):
+        if api not in _TAKES_FILE_NAMES and any((part.get("file") or {}).get("filename") for part in parts):
             found.add("messages.filename")
-        if message.get("reasoning_content") and api not in TAKES_REASONING:
+        own = message.get("reasoning_content") and api not in TAKES_REASONING
+        if own or any(part.get("reasoning_content") for part in parts):
             found.add("reasoning")
         for each in (message, *(message.get("tool_calls") or ())):
             if each.get("extra_content") and SIGNATURE_OWNERS.get(api) not in each["extra_content"]:
                 found.add("extra_content")
     return found
-
-
-def _files_of(message: dict[str, Any]) -> list[dict[str, Any]]:
-    content = message.get("content")
-    return [part["file"] for part in content if part.get("type") == "file"] if isinstance(content, list) else []
 
 
 def _unsupported_in_messages(api: str, messages: Any) -> str | None:
@@ -216,13 +213,19 @@ def _unsupported_in_part(api: str, role: str, part: Any) -> str | None:
     if not isinstance(kind, str) or kind not in kinds or (kind == "file" and api not in _TAKES_PDFS):
         return f"content of type {str(kind)[:40]}"
     for name, value in part.items():
-        if value is not None and name not in _PART_FIELDS[kind]:
+        if value not in (None, [], {}) and name not in PART_FIELDS[kind] and not _repeats_message(role, name, value):
             return f"{kind}.{name[:40]}"
     if kind == "image_url":
         return _unsupported_in_image(api, part.get("image_url"))
     if kind == "file":
         return _unsupported_in_file(part.get("file"))
     return None if isinstance(part.get(kind), str) else f"content of type {kind}"
+
+
+def _repeats_message(role: str, name: str, value: Any) -> bool:
+    """Whether a field of a part is one of its message: OpenAI's agents for Node write what else an answer had into the
+    part with its text."""
+    return (name == "role" and value == role) or (name == "reasoning_content" and role == "assistant")
 
 
 def is_reasoning_part(part: dict[str, Any]) -> bool:

@@ -10,6 +10,7 @@ import msgspec
 
 from groundplan.gateway.upstream.translation.call_ids import accepted_id
 from groundplan.gateway.upstream.translation.provider_support import (
+    PART_FIELDS,
     PDF_URL,
     SIGNATURE_OWNERS,
     TAKES_NAMES,
@@ -128,10 +129,11 @@ def _adapt_part(api: str, part: dict[str, Any]) -> dict[str, Any]:
     name of a file, which Anthropic's documents have as their title."""
     if part.get("type") == "file" and api == "anthropic":
         return _document(part["file"])
+    known = {name: part[name] for name in PART_FIELDS.get(part.get("type", ""), part) if name in part}
     image = part.get("image_url")
     if not isinstance(image, dict) or not str(image.get("url")).startswith(_JPG):
-        return part
-    return {**part, "image_url": {**image, "url": f"data:image/jpeg;{image['url'].removeprefix(_JPG)}"}}
+        return known
+    return {**known, "image_url": {**image, "url": f"data:image/jpeg;{image['url'].removeprefix(_JPG)}"}}
 
 
 def _document(file: dict[str, Any]) -> dict[str, Any]:
