@@ -239,8 +239,8 @@ def _by_form(setup: Setup, bill: str, call: str) -> None:
 async def test_who_may_not_and_what_is_wrong(setup: Setup) -> None:
     assert setup.ask("POST", "/api/cost/reconcile", b"x", {})[0] == 401
     cases = {
-        b"\xff\xfe": "bill_syntax", b"": "bill_empty", b"date,amount\n2026-11-25,x": "bill_line",
-        b"model,amount\ngpt,1": "bill_days",
+        b"\xff\xfea": "bill_syntax", b"\x1f\x8b": "bill_syntax", b"": "bill_empty",
+        b"date,amount\n2026-11-25,x": "bill_line", b"model,amount\ngpt,1": "bill_days",
     }  # fmt: skip
     for body, code in cases.items():
         status, told, _ = setup.ask("POST", "/api/cost/reconcile", body)
