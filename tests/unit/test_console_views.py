@@ -488,6 +488,32 @@ def test_signing_in_leads_to_the_page_that_was_asked_for(path: bytes, query: byt
     assert f'data-next="{opened}"' in bytes(caught.value.response.body).decode()
 
 
+def test_the_playground_shows_what_guardrails_found_and_an_answer_without_usage() -> None:
+    hit = {"place": "input", "check": "personal_data", "done": "mask", "finds": 2, "shadow": False}
+    facts = {
+        "deployment": "gpt",
+        "site": "here",
+        "cost_usd": "0.1",
+        "estimated": False,
+        "cache": "none",
+        "budget_remaining_usd": None,
+        "sources": [],
+        "guardrails": [hit, {**hit, "done": "flag", "shadow": True}],
+    }
+    result = {"status": 200, "answer": "Hi", "usage": {}, "attempts": 1, "why": [], "call_id": None, "facts": facts}
+    session = {"duties": [], "operator": True, "acting": False}
+    shown = render(
+        "playground.html", here="/calls", session=session, who="Bo", names=["w"], result=result,
+        asked={"workload": "w", "question": ""}, status={"addresses": {}},
+    )  # fmt: skip
+    assert "<b>–</b>tokens" in bytes(shown.body).decode(), "the upstream reports none"
+    found = re.findall(r'badge-wait">(\w+)</span> ([^<]+)</li>', bytes(shown.body).decode())
+    assert found == [
+        ("masked", "personal data in the input, 2 finds"),
+        ("flagged", "personal data in the input, 2 finds. In shadow: counted, and nothing changed"),
+    ]
+
+
 @pytest.mark.parametrize("sees_all", [True, False])
 def test_the_playground_offers_a_form_to_whoever_may_ask(sees_all: bool) -> None:
     result = {
