@@ -103,6 +103,7 @@ PIECES: list[dict[str, Any]] = [
     {"function_call": {"name": "f", "arguments": f'{{"a":"{SECRET}"}}'}},
     {"reasoning": f"it is {SECRET}"},
     {"reasoning_details": [{"type": "reasoning.text", "text": f"it is {SECRET}", "index": 0}]},
+    {"content": "", "reasoning_steps": [{"type": "web_search", "thought": f"it is {SECRET}"}]},
     {"tool_calls": [{"index": 0, "id": "t", "function": {"name": "f", "arguments": SECRET}}]},
     {"tool_calls": [{"index": 0, "id": "t", "type": "custom", "custom": {"name": "f", "input": SECRET}}]},
     {"tool_calls": [{"index": 0, "custom": {"input": SECRET}}]},

@@ -69,6 +69,9 @@ def _choice_slots(choice: dict[str, Any]) -> Iterator[Slot]:
     for detail in _objects_in(delta.get("reasoning_details")):
         number = str(detail.get("index", 0))
         yield from (Slot((place, number, name), detail, name) for name in _DETAIL_FIELDS if _is_text(detail, name))
+    for step in _objects_in(delta.get("reasoning_steps")):  # Perplexity's
+        if _is_text(step, "thought"):
+            yield Slot((place, "reasoning_steps"), step, "thought")
     yield from _call_slots(place, delta)
 
 

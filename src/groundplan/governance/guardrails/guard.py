@@ -25,6 +25,7 @@ TEXTS = frozenset(
         "content",
         "cited_text",
         "text",
+        "thought",
         "input",
         "prompt",
         "instructions",
