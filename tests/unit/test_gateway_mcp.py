@@ -279,6 +279,7 @@ async def test_a_failing_server_does_not_hide_the_tools_of_others(
             {"name": "a"}, {"name": "b", "inputSchema": {"type": "string"}},
             {"name": "c", "inputSchema": form, "description": 7},
             {"name": "d", "inputSchema": {"properties": {}}, "title": None, "annotations": None},
+            *({"name": name, "inputSchema": form} for name in ("e\r\n", "f ", "g\u200b", "h\x1b[2J", "i" * 196)),
         ]  # fmt: skip
         listed = (await call_method(rig, "tools/list"))["tools"]
         (made,) = {json.dumps(each): each for each in listed if each["name"] not in USUAL}.values()
@@ -399,6 +400,13 @@ async def test_other_messages_in_a_servers_stream_are_not_the_answer(tmp_path: P
         assert len(model.heard) == model.awaits, "whoever asks without an end is not answered for ever"
         model.before = [{"jsonrpc": "2.0", "id": None, "error": {"code": -32700, "message": "it cannot be read"}}]
         assert (await call_tool(rig, "crm__echo"))["code"] == -32700
+
+
+@pytest.mark.parametrize("name", ["delete_all ", " delete_all", "delete_\u200ball", "delete_all\x00", "delete_all\n"])
+async def test_a_name_with_what_nobody_sees_is_no_other_spelling_of_a_tool(tmp_path: Path, name: str) -> None:
+    async with mcp_rig(tmp_path, dangerous=["delete_all"]) as (rig, model):
+        assert error_code(await call_tool(rig, f"crm__{name}")) == "tool_unknown"
+        assert model.used == []
 
 
 def test_a_text_that_was_cut_inside_a_character_costs_no_answer() -> None:

@@ -333,7 +333,7 @@ class McpApi:
     def _read_tool_use(self, exchange: Exchange, params: dict[str, Any]) -> McpUse:
         """The use that `tools/call` requests. Raises `Invalid` (`mcp_message`)."""
         name, arguments = params.get("name"), params.get("arguments") or {}
-        if not isinstance(name, str) or not isinstance(arguments, dict) or len(name) > 200:
+        if not isinstance(name, str) or not isinstance(arguments, dict) or len(name) > wire.MAX_NAME:
             raise Invalid("tools/call names a tool and its arguments", code="mcp_message", hint="See the MCP.")
         retry = arguments.pop(wire.RETRY_ARGUMENT, None) or _retry_in_meta(params) or ""
         server_name, tool = wire.split_name(name)

@@ -17,6 +17,8 @@ VERSIONS = ("2025-06-18", "2025-03-26", "2024-11-05")
 """Supported versions of the protocol, the newest first."""
 SEPARATOR = "__"
 """Separates the server's name from the tool's in the names that callers see."""
+MAX_NAME = 200
+"""Characters of such a name."""
 SEARCH_TOOL = "search"
 RETRY_META = "groundplan/retry_id"
 RETRY_ARGUMENT = "groundplan_retry_id"
@@ -96,7 +98,10 @@ def matches_any(name: str, patterns: list[str]) -> bool:
 
 
 def is_offered(server: ToolServer, tool: str) -> bool:
-    """Whether a server's tool may be seen at all."""
+    """Whether a server's tool may be seen at all. One whose name is too long to be used is not, nor one with characters
+    that nobody sees: a server may read it as a tool that a rule or a kill names."""
+    if not tool.isprintable() or tool != tool.strip() or len(server.name) + len(SEPARATOR) + len(tool) > MAX_NAME:
+        return False
     return not server.tools or matches_any(tool, server.tools)
 
 
