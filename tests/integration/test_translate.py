@@ -510,9 +510,11 @@ async def test_requests_of_claude_code_reach_other_providers(setup: Setup) -> No
     for kind in CHATS:
         reply = await setup.stack.post("/v1/messages?beta=true", setup.key, {"model": f"scripted/{kind}", **asks})
         assert reply.status == 200, (kind, reply.body)
-        assert reply.json["groundplan"]["left_out"] == ["cache_control", "metadata.user_id"], kind
+        left_out = ["cache_control", "metadata.user_id", "output_config.effort"]
+        assert reply.json["groundplan"]["left_out"] == left_out, kind
     told = await setup.stack.post("/v1/messages", setup.key, {"model": "scripted/own", **asks})
-    assert told.json["groundplan"]["left_out"] == ["cache_control"] and setup.own.last is not None
+    assert told.json["groundplan"]["left_out"] == ["cache_control", "output_config.effort"]
+    assert setup.own.last is not None
     assert len(json.loads(setup.own.last.body)["user"]) == 64
 
 
