@@ -30,10 +30,10 @@ async def read_text(request: Request, kind: str, smaller: str) -> str:
         if size > MAX_BYTES:
             raise TooLarge("the file is larger than 16 MiB", code=f"{kind}_too_large", hint=smaller)
         parts.append(part)
-    return decode_text(b"".join(parts), kind)
+    return _decode(b"".join(parts), kind)
 
 
-def decode_text(data: bytes, kind: str) -> str:
+def _decode(data: bytes, kind: str) -> str:
     """A file as text: UTF-8, or UTF-16 with its mark. Raises `Invalid` (KIND_syntax), for packed files and documents
     with what they are."""
     for mark, name, hint in _OTHER_FILES:
