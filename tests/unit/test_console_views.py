@@ -20,6 +20,7 @@ from groundplan.api import errors
 from groundplan.console import charts, cost_figures, receipt
 from groundplan.console.client import Api, Reply
 from groundplan.console.overview import marks, plan_view
+from groundplan.console.pages import live_operations
 from groundplan.console.pagination import ListPage
 from groundplan.console.plan_svg import AREAS, PlanView, RoomView, ground_plan
 from groundplan.console.render import (
@@ -486,6 +487,20 @@ def test_signing_in_leads_to_the_page_that_was_asked_for(path: bytes, query: byt
     with pytest.raises(RespondWith) as caught:
         asyncio.run(current_visitor(Request(scope)))
     assert f'data-next="{opened}"' in bytes(caught.value.response.body).decode()
+
+
+def test_health_that_cannot_be_read_now_is_no_error_of_the_page() -> None:
+    """The session was read a moment before. What a page shows live stays until it is answered again."""
+
+    async def app(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        headers = [(b"content-type", b"application/json")]
+        await send({"type": "http.response.start", "status": 503, "headers": headers})
+        await send({"type": "http.response.body", "body": b'{"error": {"message": "the database rests"}}'})
+
+    session: dict[str, Any] = {"name": "Ana", "acting": None, "demo": False, "duties": [], "operator": True}
+    with pytest.raises(RespondWith) as caught:
+        asyncio.run(live_operations(Visitor(Api(app, (), ("127.0.0.1", 1)), session, {})))
+    assert caught.value.response.status_code == 503
 
 
 def test_the_playground_shows_what_guardrails_found_and_an_answer_without_usage() -> None:

@@ -97,21 +97,23 @@ async def two_people(request: Request, visitor: VisitorDep) -> HTMLResponse:
 
 @router.get("/operations")
 async def operations(request: Request, visitor: VisitorDep) -> HTMLResponse:
-    return await render_for(request, visitor, "operations.html", "/operations", **await _deployments(visitor))
+    return await render_for(request, visitor, "operations.html", "/operations", **await _health(visitor))
 
 
 @router.get("/live/operations")
 async def live_operations(visitor: VisitorDep) -> HTMLResponse:
     """Only the health of gateways and deployments, for the live update of the page."""
-    return render("operations_live.html", status=visitor.status, **await _deployments(visitor))
+    return render("operations_live.html", **await _health(visitor))
 
 
-async def _deployments(visitor: Visitor) -> dict[str, Any]:
-    """Traffic by deployment; `told` says why there is none where the visitor may not see it."""
+async def _health(visitor: Visitor) -> dict[str, Any]:
+    """Status and traffic by deployment; `told` says why there is none where the visitor may not see it. Raises
+    `RespondWith` where the status cannot be read now."""
+    status = visitor.status or await fetch_json(visitor, "/api/status")
     reply = await visitor.api.get("/api/traffic", minutes="15")
     if not reply.ok:
-        return {"deployments": [], "minutes": 15, "told": reply.problem}
-    return {"deployments": reply.body["deployments"], "minutes": reply.body["minutes"], "told": ""}
+        return {"status": status, "deployments": [], "minutes": 15, "told": reply.problem}
+    return {"status": status, "deployments": reply.body["deployments"], "minutes": reply.body["minutes"], "told": ""}
 
 
 @router.get("/governance")

@@ -229,11 +229,10 @@ async def render_for(request: Request, visitor: Visitor, template: str, here: st
         demo=visitor.session["demo"],
         csrf=visitor.csrf,
         blueprint=visitor.status.get("blueprint"),
-        status=visitor.status,
         inbox_count=inbox.body["count"] if inbox.ok else 0,
         notice=request.query_params.get("notice", "")[:500],
         problem=request.query_params.get("problem", "")[:500] or problem,
-        **values,
+        **{"status": visitor.status, **values},
     )
 
 
