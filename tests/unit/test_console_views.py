@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from groundplan import console
 from groundplan.api import errors
-from groundplan.console import charts, cost_figures, receipt
+from groundplan.console import charts, cost_figures, keys, receipt
 from groundplan.console.client import Api, Reply
 from groundplan.console.overview import marks, plan_view
 from groundplan.console.pages import live_operations
@@ -487,6 +487,19 @@ def test_signing_in_leads_to_the_page_that_was_asked_for(path: bytes, query: byt
     with pytest.raises(RespondWith) as caught:
         asyncio.run(current_visitor(Request(scope)))
     assert f'data-next="{opened}"' in bytes(caught.value.response.body).decode()
+
+
+@pytest.mark.parametrize(
+    ("kept", "begins"), [("workload=a&tag=b", "/keys?workload=a&tag=b&notice="), ("", "/keys?notice=")]
+)
+def test_revoking_a_key_leads_back_to_the_filtered_list(kept: str, begins: str) -> None:
+    async def app(scope: MutableMapping[str, Any], receive: Any, send: Any) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-type", b"application/json")]})
+        await send({"type": "http.response.body", "body": b'{"others": []}'})
+
+    request = Request({"type": "http", "method": "POST", "app": app, "headers": [], "client": ("127.0.0.1", 1)})
+    answer = asyncio.run(keys.revoke(request, csrf="x", key="k", begins="gp_a", kept=kept))
+    assert answer.status_code == 303 and answer.headers["location"].startswith(begins)
 
 
 def test_health_that_cannot_be_read_now_is_no_error_of_the_page() -> None:

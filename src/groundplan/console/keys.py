@@ -37,6 +37,7 @@ async def keys(request: Request, visitor: VisitorDep) -> HTMLResponse:
         "keys": reply.body["keys"] if reply.ok else [],
         "problem": None if reply.ok else reply.problem,
         "chosen": chosen,
+        "kept": urlencode(kept),
         "names": names["workloads"],
         "first": urlencode(kept) if before else None,
         "more": urlencode({**kept, "before": older}) if older else None,
@@ -45,8 +46,11 @@ async def keys(request: Request, visitor: VisitorDep) -> HTMLResponse:
 
 
 @router.post("/do/key-revoke")
-async def revoke(request: Request, csrf: Text, key: Text, begins: Text = "") -> RedirectResponse:
+async def revoke(request: Request, csrf: Text, key: Text, begins: Text = "", kept: Text = "") -> RedirectResponse:
+    """Revoke a key, and go back to the list with the filter `kept`, a query."""
     reply = await visitor_api(request, csrf).call("DELETE", f"/api/keys/{quote(key, safe='')}")
     others = reply.body.get("others") if reply.ok else None
     rest = f" Keys that it was rotated to or from go on: {', '.join(others)}." if others else ""
-    return redirect_with_result(PAGE, reply, f"The key {begins}… is revoked{propagation_note(reply)}.{rest}")
+    return redirect_with_result(
+        f"{PAGE}?{kept}" if kept else PAGE, reply, f"The key {begins}… is revoked{propagation_note(reply)}.{rest}"
+    )
