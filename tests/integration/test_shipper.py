@@ -1049,8 +1049,23 @@ async def test_a_round_is_postponed_only_once_for_an_idle_core(
 
     monkeypatch.setattr(Shipper, "run_round", step)
     monkeypatch.setattr(shipper_module, "_WAIT_S", 0.01)
+    monkeypatch.setattr(shipper_module, "is_machine_full", lambda: False)
     await asyncio.to_thread(run, installation.home, installation.database.urls["shipper"], stop)
     assert threads[0] == "calm" and "calm" not in threads[1:]
+
+
+async def test_a_full_machine_is_not_waited_for(installation: Installation, monkeypatch: pytest.MonkeyPatch) -> None:
+    stop, threads = threading.Event(), list[str]()
+
+    def step(_shipper: Shipper, _conn: psycopg.Connection[Any], **_: object) -> int:
+        threads.append(threading.current_thread().name.partition("_")[0])
+        stop.set()
+        return 0
+
+    monkeypatch.setattr(Shipper, "run_round", step)
+    monkeypatch.setattr(shipper_module, "is_machine_full", lambda: True)
+    await asyncio.to_thread(run, installation.home, installation.database.urls["shipper"], stop)
+    assert threads and "calm" not in threads
 
 
 async def test_recovery_of_a_dead_worker_waits_for_no_idle_core(installation: Installation) -> None:

@@ -248,7 +248,7 @@ def _run_connected(
     with ThreadPoolExecutor(1, "calm", initializer=_lower_priority) as calm:
         while not stop.is_set():
             began = time.monotonic()
-            if found < CALM_RECORDS and began >= hurry:
+            if found < CALM_RECORDS and began >= hurry and not is_machine_full():
                 found = calm.submit(shipper.run_round, conn, calm=True).result()
                 if time.monotonic() - began > SLOW_ROUND_S:
                     hurry = time.monotonic() + HURRY_S
@@ -258,6 +258,15 @@ def _run_connected(
                 progress.record_round()
             stop.wait(BUSY_PAUSE_S if found >= BATCH else INTERVAL_S)
         shipper.run_round(conn)
+
+
+def is_machine_full(loadavg: Path = Path("/proc/loadavg")) -> bool:
+    """Whether more threads of the whole machine want to run than it has cores, so that none becomes idle soon."""
+    try:
+        running = int(loadavg.read_text(encoding="ascii").split()[3].partition("/")[0])
+    except (OSError, ValueError, IndexError):  # another system than Linux
+        return False
+    return running - 1 > (os.cpu_count() or 1)  # one of them is this thread
 
 
 def _lower_priority() -> None:
