@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import UTC, datetime
 from typing import Any, Final
 
-from groundplan.api.journal_lag import first_unshipped_at
+from groundplan.api.journal_lag import first_unshipped_at, foreign_journal_problems
 from groundplan.api.local_services import post_local
 from groundplan.api.served_blueprint import SEARCH
 from groundplan.blueprint.model import Blueprint
@@ -35,7 +35,9 @@ _ANSWER_SECONDS: Final = 1.0
 
 
 def ledger_problems(home: Home, gateways: Iterable[dict[str, Any]], now: datetime) -> list[str]:
-    """Problems of gateway workers (rows of `store.gateways`) whose journals are not shipped to the ledger."""
+    """Problems of gateway workers (rows of `store.gateways`), and of journals that others left, whose calls do not get
+    into the ledger."""
+    foreign = foreign_journal_problems(home)
     behind = {
         row["pid"]: since
         for row in gateways
@@ -43,11 +45,12 @@ def ledger_problems(home: Home, gateways: Iterable[dict[str, Any]], now: datetim
         and now.timestamp() - since / 1000 > MAX_LAG_SECONDS
     }
     if not behind:
-        return []
+        return foreign
     first = datetime.fromtimestamp(min(behind.values()) / 1000, UTC)
     pids = ", ".join(map(str, sorted(behind)))
     return [
-        f"calls since {first:%Y-%m-%d %H:%M:%S} UTC are not in the ledger (gateway {pids}): see HOME/logs/shipper.log"
+        *foreign,
+        f"calls since {first:%Y-%m-%d %H:%M:%S} UTC are not in the ledger (gateway {pids}): see HOME/logs/shipper.log",
     ]
 
 

@@ -1,10 +1,15 @@
-"""The lag of a gateway's journal: bytes that are not in PostgreSQL yet, and since when, by walking unshipped frames."""
+"""The lag of a gateway's journal: bytes that are not in PostgreSQL yet, and since when, by walking unshipped frames.
+
+Also journals that cannot be shipped, since another user wrote them.
+"""
 
 from __future__ import annotations
 
+import os
 from contextlib import suppress
 from pathlib import Path
 
+from groundplan.core.home import Home
 from groundplan.gateway.journal.records import (
     HEADER_BYTES,
     MAX_FRAME,
@@ -55,6 +60,18 @@ def first_unshipped_at(folder: Path, segment: int | None, position: int | None) 
             except NewerRecord:
                 return None
     return None
+
+
+def foreign_journal_problems(home: Home) -> list[str]:
+    """Problems of journals that this process may not take over, as after `up` was once started by root."""
+    with suppress(OSError):
+        return [
+            f"the journal {folder} is another user's, so its calls are not in the ledger: as root, "
+            f"`chown -R --reference={home.root} {home.journal}`"
+            for folder in sorted(home.journal.iterdir())
+            if folder.is_dir() and not os.access(folder, os.R_OK | os.W_OK | os.X_OK)
+        ]
+    return []
 
 
 def _written_bytes(path: Path, start: int) -> int:

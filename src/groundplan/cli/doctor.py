@@ -20,6 +20,7 @@ from typing import Any
 import psycopg
 import typer
 
+from groundplan.api.journal_lag import foreign_journal_problems
 from groundplan.cli.client import ControlClient, find_running, read_token
 from groundplan.cli.listeners import tls_files
 from groundplan.cli.options import HomeOption, JsonOption, home_for, settings_for
@@ -340,6 +341,8 @@ def _check_journals(home: Home, _: Settings) -> Iterator[Check]:
         yield Check(
             "journal", "bad", f"{path} is damaged and set aside", "Its budget slices are written off; keep the file."
         )
+    foreign = [] if find_running(home) else foreign_journal_problems(home)  # else `up` reports them
+    yield from (Check("journal", "bad", problem) for problem in foreign)
     orphaned = [folder for folder in folders if any(folder.glob("*.seg")) and not _is_locked(folder / "lock")]
     if orphaned and find_running(home) is None:
         yield Check(
@@ -348,7 +351,7 @@ def _check_journals(home: Home, _: Settings) -> Iterator[Check]:
             f"{quantity(len(orphaned), 'journal waits', 'journals wait')} to be taken over",
             "`groundplan up` does it.",
         )
-    elif not quarantined:
+    elif not quarantined and not foreign:
         yield Check("journal", "ok", quantity(len(folders), "journal"))
 
 
