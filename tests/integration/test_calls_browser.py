@@ -192,9 +192,10 @@ def test_keys_are_listed_and_revoked(stack: Stack, page: Page) -> None:
     with page.expect_navigation():
         row.locator("button").click()
     assert f"The key {secret[:9]}… is revoked at the gateway" in page.locator(".notice").inner_text()
-    assert "whom each call names" in page.locator("tbody").inner_text()
-    page.goto("/keys?tag=portal")
+    assert "/keys?workload=quiet&tag=portal" in page.url, "the filter is kept"
     assert "No key matches" in page.inner_text("main"), "an ended one is no longer in use"
+    page.goto("/keys?workload=quiet")
+    assert "whom each call names" in page.locator("tbody").inner_text()
     page.goto("/keys?tag=portal&ended=yes")
     assert "revoked" in row.inner_text() and row.locator("button").count() == 0
     assert stack.chat(secret, "hello").status == 401
