@@ -58,6 +58,7 @@ def test_text_is_read_as_programs_save_it(encoding: str) -> None:
         (b"PAR1\x15\x04", "Parquet", "CSV"),
         (b"%PDF-1.7\n", "PDF", "CSV"),
     ],
+    ids=["gzip", "xlsx", "xls", "parquet", "pdf"],  # what is compressed has the time of day
 )
 def test_a_file_that_is_no_text_is_told_what_it_is(data: bytes, message: str, hint: str) -> None:
     with pytest.raises(Invalid, match=message) as refused:
