@@ -215,7 +215,7 @@ def _usd(value: object, max_amount: int) -> Picodollars:
         if error.code == "money_range":
             most = max_amount // PICO // 1_000_000 * 1_000_000
             raise _TooLargeError(
-                f"write at most {most:,} USD; a larger budget or limit is one of a shorter period"
+                f"write at most {most:,}; a larger budget or limit is one of a shorter period"
             ) from error
         raise ValueError(expected) from error
 
