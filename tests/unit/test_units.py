@@ -66,11 +66,11 @@ def test_other_counts_are_refused(text: object) -> None:
 @pytest.mark.parametrize(
     ("parse", "value", "most"),
     [
-        (units.limit, "10000000 USD/year", "9,000,000 USD"),
-        (units.usd, "10000000 USD", "9,000,000 USD"),
-        (units.money_rates, "10000000 USD/day", "9,000,000 USD"),
-        (units.amount, "10000000 USD", "9,000,000 USD"),
-        (units.periodic_cost, "2000000000000 USD/year", "1,000,000,000,000 USD"),
+        (units.limit, "10000000 USD/year", "9,000,000;"),
+        (units.usd, "10000000 USD", "9,000,000;"),
+        (units.money_rates, "10000000 USD/day", "9,000,000;"),
+        (units.amount, "10000000 USD", "9,000,000;"),
+        (units.periodic_cost, "2000000000000 USD/year", "1,000,000,000,000;"),
     ],
 )
 def test_an_amount_that_is_too_large_is_told_how_large_it_may_be(
