@@ -419,6 +419,15 @@ def test_a_text_that_was_cut_inside_a_character_costs_no_answer() -> None:
     assert "surrogate" in caught.value.message
 
 
+@pytest.mark.parametrize(
+    "params", [b'{"name":"a","name":"b"}', b'{"name":"a","\\u006eame":"b"}', b'{"arguments":{"to":1, "to" : 2}}']
+)
+def test_a_name_that_is_given_twice_is_refused(params: bytes) -> None:
+    with pytest.raises(Invalid, match="given twice") as refused:
+        wire.parse_message(b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":%b}' % params)
+    assert refused.value.code == "duplicate_key"
+
+
 async def test_a_silent_stream_times_out(tmp_path: Path) -> None:
     async with mcp_rig(tmp_path, streams=True, timeout_ms=100) as (rig, model):
         model.trickles = True

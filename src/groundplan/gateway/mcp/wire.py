@@ -9,7 +9,7 @@ import msgspec
 
 from groundplan.blueprint.model import ToolServer
 from groundplan.core.errors import GroundplanError, Invalid
-from groundplan.gateway.http.strict_json import DECODE_ERRORS, check_complexity
+from groundplan.gateway.http.strict_json import DECODE_ERRORS, check_complexity, check_duplicate_names
 from groundplan.gateway.http.surrogates import has_lone_surrogate
 from groundplan.gateway.surfaces.body import unreadable_body
 
@@ -39,8 +39,8 @@ _decode = msgspec.json.Decoder(Message).decode
 
 
 def parse_message(body: bytes) -> Message:
-    """Parse one message. Raises `Invalid` (`mcp_message`; `body_not_json`, `body_too_complex` where it is nested too
-    deep, or has half of a surrogate pair)."""
+    """Parse one message. Raises `Invalid` (`mcp_message`; `duplicate_key`; `body_not_json`, `body_too_complex` where it
+    is nested too deep, or has half of a surrogate pair)."""
     check_complexity(body)
     try:
         message = _decode(body)
@@ -51,6 +51,7 @@ def parse_message(body: bytes) -> Message:
         raise Invalid(f"this is not an MCP message: {error}", code="mcp_message", hint=hint) from error
     if message.jsonrpc != "2.0":
         raise Invalid("this is not JSON-RPC 2.0", code="mcp_message", hint="Send jsonrpc: 2.0.")
+    check_duplicate_names(body, 0)
     return message
 
 
