@@ -61,9 +61,11 @@ class Endless:
 
     begun: int = 0
     left: float = 0
+    traced: tuple[bytes, bytes] = (b"", b"")
 
-    async def handle(self, _: Request, response: Response) -> None:
+    async def handle(self, request: Request, response: Response) -> None:
         self.begun += 1
+        self.traced = request.headers.get(b"traceparent", b""), request.headers.get(b"tracestate", b"")
         head = response.start(200, b"content-type: text/event-stream\r\n")
         delta = {"choices": [{"index": 0, "delta": {"content": "word "}, "finish_reason": None}]}
         chunk = {"id": "c", "object": "chat.completion.chunk", "created": 1, "model": "m", **delta}
@@ -305,6 +307,19 @@ async def test_events_are_stored_sooner_while_another_worker_follows(setup: Setu
     assert told == [f"{FOLLOWED}resp_elsewhere"]
     setup.stack.sql("UPDATE background_response SET status = 'cancelled' WHERE id = 'resp_elsewhere'")
     assert [event.type for event in await following][-1] == "response.failed"
+
+
+async def test_a_call_in_the_background_is_part_of_its_callers_trace(setup: Setup) -> None:
+    key, trace = setup.stack.key("keeper"), "0af7651916cd43dd8448eb211c80319c"
+    sent = {"traceparent": f"00-{trace}-b7ad6b7169203331-01", "tracestate": "vendor=1"}
+    body = IN_BACKGROUND | {"model": "scripted/endless"}
+    begun = parse_response(await setup.stack.post("/v1/responses", key, body, **sent))
+    async with asyncio.timeout(30):
+        while not setup.endless.begun:  # noqa: ASYNC110 -- another process makes it
+            await asyncio.sleep(0.01)
+    parent, state = setup.endless.traced
+    assert (parent[3:35].decode(), parent[53:], state) == (trace, b"01", b"vendor=1")
+    await setup.stack.post(f"/v1/responses/{begun.id}/cancel", key, {})
 
 
 async def test_cancelling_ends_the_upstream_call_and_is_billed_as_declared(setup: Setup) -> None:

@@ -37,6 +37,7 @@ from groundplan.gateway.call.identify import check_grants
 from groundplan.gateway.call.key_by_id import KeysById
 from groundplan.gateway.call.steps import run_steps
 from groundplan.gateway.call.stored_answers import stores
+from groundplan.gateway.call.trace import trace_of
 from groundplan.gateway.database import connect
 from groundplan.gateway.http import errors
 from groundplan.gateway.http.request import Request
@@ -439,10 +440,12 @@ def _check_supported(exchange: Exchange) -> None:
 
 
 def _call_headers(request: Request) -> dict[str, str]:
-    """The headers of the request that its call has, too."""
-    max_cost = request.headers.get(MAX_COST_HEADER)
-    return valid_headers(request.headers) | (
-        {} if max_cost is None else {MAX_COST_HEADER.decode(): max_cost.decode("latin-1")}
+    """The headers of the request that its call has, too, so that it is part of its caller's trace."""
+    traced, max_cost = trace_of(request.headers), request.headers.get(MAX_COST_HEADER)
+    return (
+        valid_headers(request.headers)
+        | ({} if traced is None else traced.onwards())
+        | ({} if max_cost is None else {MAX_COST_HEADER.decode(): max_cost.decode("latin-1")})
     )
 
 
