@@ -511,12 +511,13 @@ async def test_output_of_a_drained_loser_before_it_lost_counts(tmp_path: Path, h
     choice = {"index": 0, "message": {"role": "assistant", "content": "x" * 1000}, "finish_reason": "stop"}
     told = json.dumps({"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice],
                        "usage": usage}).encode()  # fmt: skip
-    goes_on = asyncio.Event()
+    begun, goes_on = asyncio.Event(), asyncio.Event()
 
     async def in_halves(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readuntil(b"\r\n\r\n")
         head = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: %d\r\n\r\n" % len(told)
         writer.write(head + told[:500])
+        begun.set()
         await goes_on.wait()
         writer.write(told[500:])
         writer.close()
@@ -527,7 +528,11 @@ async def test_output_of_a_drained_loser_before_it_lost_counts(tmp_path: Path, h
             at = {"one": (await stack.enter_async_context(H2Server(at["one"]).listening(None))).port}
         drained = {"one": {"billing_on_cancel": "drain", "http": http}}
         async with call_rig(tmp_path, more=drained, workloads=HEDGED, ports=at) as rig:
-            assert (await answer(rig, stream=False))["deployment"] == "two"
+            two = rig.hold("two")
+            answered = asyncio.ensure_future(answer(rig, stream=False))
+            await begun.wait()
+            two.release()
+            assert (await answered)["deployment"] == "two"
             goes_on.set()
             await wait_until(lambda: not rig.gateway.background)
             loser = next(s for s in await rig.settlements() if s.attempt == 0)
