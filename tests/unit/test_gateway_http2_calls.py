@@ -14,6 +14,8 @@ import pytest
 from tests.contract.h2_server import H2Server
 from tests.unit.call_rig import Rig, call_rig, reliability, wait_until
 
+from groundplan.gateway.upstream.http2 import Http2Pool
+
 HTTP2 = {"one": {"http": 2}}
 
 
@@ -106,3 +108,25 @@ async def test_a_request_is_not_sent_once_more_after_a_kill(tmp_path: Path) -> N
         assert rig.models["one"].counted == 0
         (settled,) = await rig.settlements()
         assert (settled.outcome, settled.cost) == ("not_billed", 0)
+
+
+async def test_a_piece_that_comes_as_its_reader_is_cancelled_is_read_by_the_next_one() -> None:
+    """As of a hedge that loses just then, which is drained."""
+    loop, more = asyncio.get_running_loop(), asyncio.Event()
+    connection = await Http2Pool("http://127.0.0.1:1/v1", loop).connect(1.0)
+
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"ab"
+        await more.wait()
+        yield b"cd"
+
+    connection._chunks = pieces()
+    reader = loop.create_task(connection.read_body(5.0))
+    await wait_until(lambda: connection._body_parts == [b"ab"] and connection._reading is not None)
+    more.set()
+    while connection._reading is not None and not connection._reading.done():  # noqa: ASYNC110 -- within one turn
+        await asyncio.sleep(0)
+    reader.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await reader
+    assert await connection.read_body(5.0) == b"abcd"

@@ -248,15 +248,19 @@ class Http2Connection:
                 if self._starved_since == FOREVER:
                     self._starved_since = self._pool.loop.time()
             reading = self._reading
+            is_left = False
             try:
                 # the waiter may be cancelled while the answer is read on, to learn what it costs
                 data = await self._wait_for(seconds, asyncio.shield(reading))
+            except asyncio.CancelledError:
+                is_left = True  # a piece that came just then is for whoever reads on
+                raise
             except StopAsyncIteration:
                 self._is_complete = True
                 self._check_length()
                 return None
             finally:
-                if reading.done():
+                if reading.done() and not is_left:
                     self._reading = None
                 del reading  # as in `_wait_for`
             if data:
