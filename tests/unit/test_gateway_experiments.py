@@ -506,7 +506,7 @@ async def test_a_key_revoked_meanwhile_makes_no_second_answer(tmp_path: Path, wh
         live = rig.gateway.live
         assert isinstance(live, FixedPolicy)
         asked = asyncio.create_task(rig.chat())
-        await wait_until(lambda: rig.gateway.slices.open_reservations == 1)
+        await wait_until(lambda: rig.models["one"].counted == 1)
         policy = live.policy
         revoked = {h: dataclasses.replace(k, revoked=True) for h, k in policy.keys.items()}
         changes: dict[str, dict[str, Any]] = {
