@@ -226,6 +226,7 @@ def test_the_commands_show_it(planner: Planner, tmp_path: Path, monkeypatch: pyt
     page = to.read_text()
     assert page.startswith("<!doctype html>") and page.count("<svg") >= 9, "one page that loads nothing"
     assert "http://" not in page.replace("http://www.w3.org", "") and "src=" not in page and "<script" not in page
+    assert 'rel="icon" href="data:,"' in page, "no browser asks the server for one"
     assert "support-assistant runs at azure-sweden" in page
     assert run(app, ["placement", "report", str(to)]).exit_code != 0
     paper = tmp_path / "plan.pdf"

@@ -133,7 +133,7 @@ def report_html(plan: CompanyPlan, today: date) -> str:
     title = escape(section_list[0].heading)
     return (
         '<!doctype html><html lang="en"><head><meta charset="utf-8">'
-        '<meta name="viewport" content="width=device-width">'
+        '<meta name="viewport" content="width=device-width"><link rel="icon" href="data:,">'
         f"<title>{title}</title><style>{STYLE}</style></head><body>{''.join(map(_html, section_list))}</body></html>"
     )
 
