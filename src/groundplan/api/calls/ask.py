@@ -15,6 +15,7 @@ from groundplan.core.errors import Exhausted, GroundplanError, Invalid, Unavaila
 
 KEY_WAIT_SECONDS = 3.0
 ANSWER_SECONDS = 180.0
+LIVE_SECONDS = 5.0
 
 
 def ask_once(gateway: str, key: str, workload: str, question: str, **options: Any) -> dict[str, Any]:
@@ -41,12 +42,25 @@ def post(
 ) -> tuple[int, dict[str, Any]]:
     """(status, JSON) of one request to a gateway, on behalf of a `person` (e-mail address) where one is named. Raises
     `Unavailable` where nothing answers."""
-    parts = urlsplit(url)
-    connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=seconds)
     headers = {"Authorization": f"Bearer {key}", "Content-Type": "application/json"}
     headers |= {} if person is None else {"groundplan-on-behalf-of": person}
+    return _send("POST", url, json.dumps(body).encode(), headers, seconds)
+
+
+def require_answering(gateway: str) -> None:
+    """Raise `Unavailable` where no worker says within five seconds that it runs: one that is stopped takes a call and
+    lets it wait for minutes."""
+    parts = urlsplit(gateway)
+    _send("GET", f"{parts.scheme}://{parts.netloc}/livez", None, {}, LIVE_SECONDS)
+
+
+def _send(
+    method: str, url: str, body: bytes | None, headers: dict[str, str], seconds: float
+) -> tuple[int, dict[str, Any]]:
+    parts = urlsplit(url)
+    connection = http.client.HTTPConnection(parts.hostname or "127.0.0.1", parts.port, timeout=seconds)
     try:
-        connection.request("POST", parts.path, json.dumps(body).encode(), headers)
+        connection.request(method, parts.path, body, headers)
         response = connection.getresponse()
         value = json.loads(response.read())
         return response.status, value if isinstance(value, dict) else {}

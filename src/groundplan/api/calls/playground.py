@@ -15,7 +15,7 @@ from uuid import UUID
 from groundplan.api import store
 from groundplan.api.caller import Caller
 from groundplan.api.calls import receipts
-from groundplan.api.calls.ask import error_body, post_chat
+from groundplan.api.calls.ask import error_body, post_chat, require_answering
 from groundplan.api.context import Services
 from groundplan.api.propagation import policy_effect
 from groundplan.api.served_blueprint import current_blueprint, require_workload
@@ -33,6 +33,7 @@ def ask_in_playground(
 ) -> dict[str, Any]:
     """The answer with its facts, or the refusal with its hint. Raises `NotFound`, `Unavailable`."""
     gateway = services.gateway()
+    require_answering(gateway)
     key_id, secret = create_brief_key(services, caller.actor, workload, caller.person)
     try:
         body = {"model": "auto", "messages": [{"role": "user", "content": question}], "max_tokens": max_tokens}
