@@ -27,6 +27,8 @@ from tests.unit.raw_upstream import (
 from groundplan.blueprint.model import Rates
 from groundplan.core.money import PICO
 from groundplan.economics.prices.provider_usage import ChatUsage
+from groundplan.gateway.surfaces.codec import Malformed, final_usage
+from groundplan.gateway.surfaces.completions import CompletionsRelay
 from groundplan.ledger.model import Finish, Reservation, Settlement, Usage
 
 WRONG = [
@@ -54,6 +56,7 @@ async def test_usage_that_cannot_be_read_costs_nobody_the_answer(tmp_path: Path,
 
 
 CHAT, MESSAGES, RESPONSES = "/v1/chat/completions", "/v1/messages", "/v1/responses"
+COMPLETIONS = "/v1/completions"
 CALL: dict[str, Any] = {"name": "f", "arguments": "a b c d e"}
 HIDDEN: list[dict[str, Any]] = [
     {"reasoning": "a b c d e"},
@@ -81,6 +84,73 @@ async def test_what_is_said_beside_the_text_is_counted_where_nobody_reports_usag
         await post(rig, path, {"model": "auto", "stream": True, **asks})
         (only,) = await rig.settlements()
     assert only.flags == ["no_usage", "cut"] and only.usage.output >= len("Hi ") + 2 * len("a b c d e")
+
+
+REPORTED = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+FAILED: dict[str, Any] = {"error": {"message": "overloaded", "code": 502}}
+
+
+async def broken_attempt(folder: Path, path: str, *events: bytes, **more: Any) -> Settlement:
+    """The settlement of a call whose upstream sends a part of an answer and then `events`."""
+    asks: dict[str, Any] = {"messages": [{"role": "user", "content": "x"}], "max_tokens": 100}
+    if path != CHAT and path != MESSAGES:
+        asks = {"input": "x", "max_output_tokens": 100} if path == RESPONSES else {"prompt": "x", "max_tokens": 100}
+    head, tail = STREAM_HEAD + encode_events(ROLE, HI), encode_events(*events)
+    async with raw_upstream_rig(folder, head, tail) as rig:
+        reply = await post(rig, path, {"model": "auto", "stream": True, **asks, **more})
+        assert b"the answer broke off" in reply.body and b"[DONE]" not in reply.body
+        (only,) = await rig.settlements()
+        assert only.outcome == "failed"
+        await rig.books()
+        return only
+
+
+@pytest.mark.parametrize("path", [CHAT, MESSAGES, RESPONSES, COMPLETIONS])
+@pytest.mark.parametrize(
+    "failure",
+    [
+        json.dumps({**FAILED, "usage": REPORTED}).encode(),
+        chunk({"content": ""}, "error", **FAILED, usage=REPORTED),  # OpenRouter
+        chunk({}, "insufficient_system_resource", usage=REPORTED),  # DeepSeek
+    ],
+)
+async def test_a_failure_that_reports_its_usage_costs_that(tmp_path: Path, path: str, failure: bytes) -> None:
+    only = await broken_attempt(tmp_path, path, failure)
+    assert (only.usage.input, only.usage.output, only.estimated, only.flags) == (5, 2, False, ["malformed"])
+
+
+@pytest.mark.parametrize("texts", [1, 2])
+def test_a_failure_of_completions_that_reports_its_usage_costs_that(texts: int) -> None:
+    """At an upstream's own completions."""
+    unfinished = {"choices": [{"index": 0, "text": "i", "finish_reason": "abort"}], "usage": REPORTED}
+    for failure, counts in (({**FAILED, "usage": REPORTED}, True), (unfinished, texts == 1)):
+        relay = CompletionsRelay(include_usage=False, texts=texts)
+        relay.feed(b'{"choices":[{"index":0,"text":"H"}],"usage":{"prompt_tokens":5,"completion_tokens":1}}')
+        with pytest.raises(Malformed):
+            relay.feed(json.dumps(failure).encode())
+        assert final_usage(relay) == (Usage(input=5, output=2) if counts else None)
+
+
+@pytest.mark.parametrize("path", [CHAT, MESSAGES, COMPLETIONS])
+@pytest.mark.parametrize(
+    "events",
+    [
+        # what was reported before the failure is not what the whole attempt used
+        (chunk({"content": "there"}, usage=REPORTED), json.dumps(FAILED).encode()),
+        (chunk({"content": "there"}, usage=REPORTED), json.dumps({**FAILED, "usage": {}}).encode()),
+        (HI, json.dumps({**FAILED, "usage": dict.fromkeys(REPORTED, 0)}).encode()),
+    ],
+)
+async def test_a_failure_that_reports_no_usage_is_counted(tmp_path: Path, path: str, events: tuple[bytes, ...]) -> None:
+    only = await broken_attempt(tmp_path, path, *events)
+    assert only.estimated and only.flags == ["no_usage", "malformed"] and only.usage.output >= len("Hi Hi ")
+
+
+@pytest.mark.parametrize("path", [CHAT, COMPLETIONS])
+async def test_one_copy_of_several_that_fails_does_not_report_for_all(tmp_path: Path, path: str) -> None:
+    """vLLM reports the usage of each copy by itself."""
+    failure = chunk({}, "abort", usage=REPORTED)
+    assert (await broken_attempt(tmp_path, path, chunk({"content": "Hi"}, index=1), failure, n=2)).estimated
 
 
 @pytest.mark.parametrize("usage", WRONG)

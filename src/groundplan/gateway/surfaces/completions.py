@@ -39,7 +39,7 @@ from groundplan.gateway.surfaces.chat.chunk import NULL, remove_usage
 from groundplan.gateway.surfaces.chat.surface import MAX_COPIES
 from groundplan.gateway.surfaces.chat.whole_messages import WholeMessages
 from groundplan.gateway.surfaces.codec import Malformed, Relay, UpstreamAnswer
-from groundplan.gateway.surfaces.openai_relay import OpenAIRelay, refuse_unfinished, stream_error
+from groundplan.gateway.surfaces.openai_relay import OpenAIRelay, refuse_failure, refuse_unfinished
 from groundplan.gateway.surfaces.upstream_json import STREAM, decode_upstream, refuse_encoding
 from groundplan.gateway.surfaces.via_chat import ServedViaChat, ViaChat, eligible_deployments, served_natively
 from groundplan.gateway.upstream import providers
@@ -176,17 +176,14 @@ class CompletionsRelay(OpenAIRelay):
 
     def _feed(self, data: bytes) -> bytes:
         found = decode_upstream(_chunk, data, STREAM)
-        if bytes(found.error) != b"null":
-            raise stream_error(data)
+        self.output_bytes += sum(len(choice.text.encode()) for choice in found.choices)
+        refuse_failure(self, found, data, self._tier, copies=self._texts)
         if found.usage is not None:
             self.usage = found.usage.usage(normalize_tier(self._tier)) or self.usage
             if not self._include_usage:
                 if not found.choices:
                     return b""
                 data = remove_usage(data)
-        self.output_bytes += sum(len(choice.text.encode()) for choice in found.choices)
-        for choice in found.choices:
-            refuse_unfinished(choice.finish_reason)
         self._begun.update(choice.index for choice in found.choices)
         self._ended.update(choice.index for choice in found.choices if choice.finish_reason)
         earlier = b"" if self._held is None else format_event(self._held)
@@ -225,6 +222,7 @@ class ByChatRelay(CompletionsRelay):
         chat_chunk = parse_chunk(data)
         if chat_chunk.service_tier is not None:
             self._tier = chat_chunk.service_tier
+        refuse_failure(self, chat_chunk, data, self._tier, copies=self._texts)
         choices = []
         self._left_out.update(chat_chunk.left_out)
         if chat_chunk.pages:

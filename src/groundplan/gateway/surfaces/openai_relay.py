@@ -4,10 +4,17 @@ one is reported.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Protocol
+
+import msgspec
+
+from groundplan.economics.prices.provider_usage import ChatUsage, normalize_tier
 from groundplan.gateway.http.chunk_template import ChunkTemplate
 from groundplan.gateway.http.errors import error_body, message_with_hint
 from groundplan.gateway.http.sse import DONE, format_event
 from groundplan.gateway.surfaces.codec import ErrorAnswer, Malformed
+from groundplan.gateway.upstream.provider_refusals import is_error_chunk
 from groundplan.ledger.model import Usage
 
 _UNFINISHED = frozenset({"error", "abort", "network_error", "overloaded_error", "insufficient_system_resource"})
@@ -24,6 +31,47 @@ def refuse_unfinished(reason: object) -> None:
     """Raise `Malformed` where a `finish_reason` says that the upstream could not finish its answer."""
     if isinstance(reason, str) and reason in _UNFINISHED:
         raise Malformed(f"the upstream did not finish its answer: {reason}")
+
+
+class _Choice(Protocol):
+    @property
+    def finish_reason(self) -> str | None: ...
+
+
+class _Chunk(Protocol):
+    @property
+    def choices(self) -> Sequence[_Choice]: ...
+    @property
+    def usage(self) -> ChatUsage | None: ...
+    @property
+    def error(self) -> msgspec.Raw: ...
+
+
+class _Reporting(Protocol):
+    usage: Usage | None
+    done: bool
+
+
+def refuse_failure(relay: _Reporting, chunk: _Chunk, data: bytes, tier: object, *, copies: int = 1) -> None:
+    """Raise `Malformed` where `chunk`, read from `data`, says that the answer failed; the usage that it reports is what
+    the provider bills, as nothing follows. `tier`: the service tier that the upstream named last."""
+    if bytes(chunk.error) != b"null" or (not chunk.choices and is_error_chunk(data)):
+        _take_last_usage(relay, chunk.usage, tier)
+        raise stream_error(data)
+    try:
+        for choice in chunk.choices:
+            if choice.finish_reason:
+                refuse_unfinished(choice.finish_reason)
+    except Malformed:
+        if copies == 1:  # of several, some upstreams report the usage of each by itself
+            _take_last_usage(relay, chunk.usage, tier)
+        raise
+
+
+def _take_last_usage(relay: _Reporting, report: ChatUsage | None, tier: object) -> None:
+    usage = None if report is None else report.usage(normalize_tier(tier))
+    if usage is not None and usage.input:  # zeros only fill the field: the prompt was read
+        relay.usage, relay.done = usage, True
 
 
 class OpenAIRelay:

@@ -30,6 +30,7 @@ from groundplan.gateway.surfaces.chat.answer_types import (
 )
 from groundplan.gateway.surfaces.chat.chunk import NULL, json_size
 from groundplan.gateway.surfaces.chat.whole_messages import WholeMessages
+from groundplan.gateway.surfaces.openai_relay import refuse_failure
 from groundplan.ledger.model import Usage
 
 TEXT, REFUSAL = "output_text", "refusal"
@@ -81,6 +82,7 @@ class ViaChatStream(ABC):
         chunk = parse_chunk(data)
         if chunk.service_tier is not None:
             self._service_tier = chunk.service_tier
+        refuse_failure(self, chunk, data, self._service_tier)
         self._left_out.update(chunk.left_out)
         if chunk.citations is not NULL or chunk.search_results is not NULL:
             self._note_listed(chunk)

@@ -14,10 +14,9 @@ from groundplan.gateway.surfaces.chat.annotations import ANNOTATIONS_LEFT_OUT, U
 from groundplan.gateway.surfaces.chat.call_ids import with_text_ids
 from groundplan.gateway.surfaces.chat.chunk import NULL, json_size
 from groundplan.gateway.surfaces.codec import Malformed
-from groundplan.gateway.surfaces.openai_relay import refuse_unfinished, stream_error
+from groundplan.gateway.surfaces.openai_relay import refuse_unfinished
 from groundplan.gateway.surfaces.thought_signatures import Extra, signed_id
 from groundplan.gateway.surfaces.upstream_json import STREAM, decode_upstream
-from groundplan.gateway.upstream.provider_refusals import is_error_chunk
 
 EMPTY_SIZE = len('""')
 """Bytes of an empty text or list."""
@@ -435,11 +434,5 @@ def parse_completion(data: bytes) -> Completion:
 
 
 def parse_chunk(data: bytes) -> Chunk:
-    """Parse one event of a stream. Raises `Malformed`, also for an error event."""
-    found = decode_upstream(_chunk, with_text_ids(data, STREAM), STREAM)
-    if bytes(found.error) != b"null" or (not found.choices and is_error_chunk(data)):
-        raise stream_error(data)
-    for choice in found.choices:
-        if choice.finish_reason:
-            refuse_unfinished(choice.finish_reason)
-    return found
+    """Parse one event of a stream. Raises `Malformed`; an error event is for `refuse_failure`."""
+    return decode_upstream(_chunk, with_text_ids(data, STREAM), STREAM)

@@ -15,7 +15,7 @@ from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.surfaces.chat.call_ids import with_text_ids
 from groundplan.gateway.surfaces.chat.chunk import Chunk, read_chunk, remove_usage, usage_chunk
 from groundplan.gateway.surfaces.chat.whole_messages import WholeMessages
-from groundplan.gateway.surfaces.openai_relay import OpenAIRelay, refuse_unfinished, stream_error
+from groundplan.gateway.surfaces.openai_relay import OpenAIRelay, refuse_failure
 from groundplan.gateway.surfaces.upstream_json import STREAM, decode_upstream, with_empty_choices
 from groundplan.gateway.upstream.provider_refusals import is_error_chunk
 
@@ -44,14 +44,16 @@ class ChatRelay(OpenAIRelay):
     """One stream of chat chunks: what to hold back, what the usage is, and whether the stream ended well."""
 
     __slots__ = (
-        "_early_events", "_samples_left", "_usage_source", "_whole_messages", "finished", "held", "include_usage",
-        "separate_usage", "tier",
+        "_early_events", "_samples_left", "_usage_source", "_whole_messages", "copies", "finished", "held",
+        "include_usage", "separate_usage", "tier",
     )  # fmt: skip
 
     def __init__(self, include_usage: bool, samples: int = TEMPLATE_SAMPLES) -> None:
         """`samples`: from how many chunks a template for the others is learned, at most."""
         super().__init__()
         self.include_usage = include_usage
+        self.copies = 1
+        """How many choices were requested."""
         self._samples_left = samples
         self._early_events: bytes | None = b""
         """Events before the first choice, held back; None: the first choice has come."""
@@ -84,7 +86,7 @@ class ChatRelay(OpenAIRelay):
                 self._learn_template(data)
             return format_event(data) if self._early_events is None else self._take_early_events() + format_event(data)
         if chunk.is_error():
-            raise stream_error(data)
+            refuse_failure(self, chunk, data, self.tier)
         if chunk.has_whole_message():
             return self._relay_messages(data)
         data = with_text_ids(data, STREAM)
@@ -113,7 +115,7 @@ class ChatRelay(OpenAIRelay):
 
     def _relay_chunk(self, data: bytes, chunk: Chunk) -> bytes:
         if not chunk.choices and is_error_chunk(data):
-            raise stream_error(data)
+            refuse_failure(self, chunk, data, self.tier)
         if not chunk.choices and chunk.usage is None and b'"choices"' not in data:
             return b""  # not a chunk: an error in some server's own format, or something that no client reads
         if not chunk.choices and chunk.usage is not None and not self.include_usage:
@@ -129,8 +131,7 @@ class ChatRelay(OpenAIRelay):
         self.held = None
         ends = chunk.has_finish_reason()
         if ends:
-            for choice in chunk.choices:
-                refuse_unfinished(choice.finish_reason)
+            refuse_failure(self, chunk, data, self.tier, copies=self.copies)
         if ends or self._all_ended or (not chunk.choices and self.finished):
             self.finished, self.template = True, None
             self.held = data
@@ -194,11 +195,11 @@ class CopiesRelay(ChatRelay):
     """A stream with several choices: complete when every choice that began has ended and, unless the upstream said that
     nothing follows, as many ended as were requested."""
 
-    __slots__ = ("_begun", "_copies", "_ended")
+    __slots__ = ("_begun", "_ended")
 
     def __init__(self, include_usage: bool, copies: int) -> None:
         super().__init__(include_usage, samples=0)
-        self._copies = copies
+        self.copies = copies
         self._begun: set[int] = set()
         self._ended: set[int] = set()
 
@@ -217,4 +218,4 @@ class CopiesRelay(ChatRelay):
 
     @property
     def complete(self) -> bool:
-        return self._all_ended and (self.done or len(self._ended) >= self._copies)
+        return self._all_ended and (self.done or len(self._ended) >= self.copies)
