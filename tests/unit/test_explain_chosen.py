@@ -101,6 +101,16 @@ def test_a_call_that_another_took_says_so() -> None:
     assert explain_source(receipt("two"), PLACED)[1:] == ["two answered in its place."]
 
 
+def test_who_was_not_asked_as_its_breaker_was_open_is_named() -> None:
+    after = attempt("three", "ok", "breaker_open:one", "breaker_open:two")
+    assert explain_attempts(attempt("four", "failed", "breaker_open:one", status=503), after) == [
+        "one was not asked first: its circuit breaker was open.",
+        "two was not asked first: its circuit breaker was open.",
+        "four was asked and gave no answer: failed (HTTP 503).",
+        "three answered in its place.",
+    ]
+
+
 def test_a_router_says_its_own_reason_and_the_cache_asks_nobody() -> None:
     route = {"model": "m", "by": "learned", "reason": "good enough at less"}
     assert explain_source(receipt(route=route), PLACED) == ["m was chosen (learned): good enough at less."]

@@ -129,6 +129,21 @@ async def test_calls_of_healthy_deployments_take_the_fast_path(tmp_path: Path, m
         assert health.states(now) == {"two": "half_open"}
 
 
+async def test_the_settlement_names_who_was_left_for_last(tmp_path: Path) -> None:
+    """Only what comes before the deployment that is asked; and nobody once the breaker is closed."""
+    async with call_rig(tmp_path, ["one", "two", "three", "four", "five"]) as rig:
+        health, now = rig.gateway.health, asyncio.get_running_loop().time()
+        for name in ("one", "three", "five"):
+            health.record_failure(name, now, 60)
+        rig.play("two", mode="error", status=500)
+        assert (await rig.chat()).json["groundplan"]["deployment"] == "four"
+        health.record_success("one", now + 1)
+        assert (await rig.chat()).json["groundplan"]["deployment"] == "one"
+        two, four, one = await rig.settlements()
+        assert (two.flags, four.flags) == (["breaker_open:one"], ["breaker_open:one", "breaker_open:three"])
+        assert one.flags == []
+
+
 async def test_one_call_at_a_time_probes_a_second_choice(tmp_path: Path) -> None:
     """Also where the first choice fails: whoever comes next waits for how the first of them ends."""
     async with call_rig(tmp_path, ["one", "two", "three"]) as rig:

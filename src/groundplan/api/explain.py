@@ -8,6 +8,7 @@ from typing import Any
 from groundplan.blueprint.model import Placement
 from groundplan.core.errors import Problem
 from groundplan.gateway.call.attempts.failure import REFUSAL_MEANINGS
+from groundplan.ledger.model import BREAKER_OPEN
 
 Facts = dict[str, Any]
 
@@ -110,6 +111,7 @@ def explain_source(facts: Facts, placement: Placement | None, *, routes: bool = 
     elif placement is not None and placement.primary is not None and _is_placed(facts, placement):
         first = placement.primary
         lines.append(f"It is placed at {first}: {placement.binding}.")
+    lines += [f"{name} was not asked first: its circuit breaker was open." for name in _left_for_last(attempts)]
     lines += [_failed_attempt(attempt, facts, last) for attempt in failed]
     # a hedge runs in parallel to another attempt, not before it
     before = [attempt for attempt in failed if not _has_flag(attempt, "hedge")]
@@ -141,6 +143,12 @@ def _answer_note(last: Facts, before: list[Facts], *, in_place: bool) -> str:
 
 def _has_flag(attempt: Facts, flag: str) -> bool:
     return flag in attempt.get("flags", ())
+
+
+def _left_for_last(attempts: list[Facts]) -> list[str]:
+    """Names of the deployments that were left for last as their breakers were open."""
+    flags = dict.fromkeys(flag for attempt in attempts for flag in attempt.get("flags", ()))
+    return [flag.removeprefix(BREAKER_OPEN) for flag in flags if flag.startswith(BREAKER_OPEN)]
 
 
 def _failed_attempt(attempt: Facts, facts: Facts, last: Facts | None) -> str:

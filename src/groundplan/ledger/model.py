@@ -15,6 +15,9 @@ OVER_BOUND: Final = "over_bound"
 """Flag of a settlement: more was used than was reserved, than the answer's cap, or than its prompt can have."""
 OVER_INPUT: Final = "over_input"
 """Further flag: the excess is in the tokens of the prompt."""
+BREAKER_OPEN: Final = "breaker_open:"
+"""Flag, with the name of a deployment behind it: that one comes first, and was not asked first, as its breaker was
+open."""
 
 
 class UsageDetails(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

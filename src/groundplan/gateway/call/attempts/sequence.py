@@ -18,8 +18,8 @@ from groundplan.gateway.call.attempts import probe_turn, retry
 from groundplan.gateway.call.attempts.attempt import Attempt
 from groundplan.gateway.call.attempts.begin import begin_attempt
 from groundplan.gateway.call.attempts.failure import REFUSAL_MEANINGS, AttemptFailed, RequestMismatch, hint_for_status
+from groundplan.gateway.call.attempts.flags import next_attempt_flags
 from groundplan.gateway.call.attempts.order import ordered_deployments
-from groundplan.gateway.call.attempts.race import HEDGE
 from groundplan.gateway.call.attempts.reserve import reserve
 from groundplan.gateway.call.attempts.resume import begin_continuation, can_continue
 from groundplan.gateway.call.attempts.send_permission import may_send, wait_for_policy
@@ -285,8 +285,8 @@ class AttemptSequence:
         token = exchange.reservation
         if token is None:
             raise AssertionError("nothing is reserved")
-        if exchange.attempt_flags:
-            exchange.attempt_flags = tuple(flag for flag in exchange.attempt_flags if flag != HEDGE)
+        if exchange.attempt_flags or self._health.has_problems:
+            exchange.attempt_flags = next_attempt_flags(exchange, deployment, self.candidates, self._health)
         inherits = token[1] != exchange.attempt_count
         if inherits:
             exchange.reservation = (exchange.id_bytes, exchange.attempt_count)
