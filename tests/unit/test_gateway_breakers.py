@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from tests.unit.raw_upstream import json_response, post, tcp_server
 
 from groundplan.blueprint.model import ProviderKey, Rates
 from groundplan.gateway.app import told_health
+from groundplan.gateway.call.attempts.flags import next_attempt_flags
 from groundplan.gateway.call.attempts.sequence import AttemptSequence
 from groundplan.gateway.telemetry.exposition import render
 from groundplan.gateway.upstream.health import FORGET_SECONDS, SLOW_SAMPLES, Health
@@ -142,6 +144,12 @@ async def test_the_settlement_names_who_was_left_for_last(tmp_path: Path) -> Non
         two, four, one = await rig.settlements()
         assert (two.flags, four.flags) == (["breaker_open:one"], ["breaker_open:one", "breaker_open:three"])
         assert one.flags == []
+
+
+def test_a_healthy_deployment_that_waits_is_not_said_to_have_an_open_breaker() -> None:
+    """As where it has no room, or calls are balanced."""
+    call: Any = SimpleNamespace(attempt_flags=("hedge", "resumed"), deployments=[ONE, TWO, THREE])
+    assert next_attempt_flags(call, THREE, [ONE, TWO], broken("two", 1.0)) == ("resumed", "breaker_open:two")
 
 
 async def test_one_call_at_a_time_probes_a_second_choice(tmp_path: Path) -> None:
