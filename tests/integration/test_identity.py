@@ -364,6 +364,19 @@ def test_a_worker_that_is_silent_for_a_day_has_no_places_among_calls_and_is_told
     assert conn.execute(told).fetchall() == []
 
 
+def test_a_worker_that_was_gone_when_the_clock_was_set_back_is_not_waited_for_until_it_has_caught_up(
+    conn: Conn,
+) -> None:
+    made = service.kill(conn, OPERATOR, "company", "drill")
+    ahead, stopped = gateway(conn, made - 1, -7200.0), gateway(conn, made - 1, -7200.0, "stopped")
+    (waiting,) = service.policy_propagation(conn, made).waiting
+    assert waiting.epoch == ahead and not waiting.connected
+    assert waiting.until <= conn.execute("SELECT clock_timestamp() + interval '61 seconds'").fetchall()[0][0]
+    assert service.fence_silent(conn, OPERATOR, 86_400.0) == []
+    heard = "SELECT epoch FROM gateway WHERE heartbeat_at BETWEEN now() - interval '1 minute' AND now() ORDER BY epoch"
+    assert conn.execute(heard).fetchall() == [(ahead,), (stopped,)], "its silence counts from here on"
+
+
 def test_cut_off_gateways_are_named_with_the_time_until_which_they_may_serve(conn: Conn) -> None:
     made = service.kill(conn, OPERATOR, "company", "drill")
     slow, lost = gateway(conn, made - 1, -20.0), gateway(conn, made - 1, 30.0)  # of which one is heard of all the time

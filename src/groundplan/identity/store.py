@@ -307,20 +307,25 @@ def lift_kills(conn: Connection[Any], scope: str, by: str) -> list[UUID]:
 
 
 def live_gateways(conn: Connection[Any], lease_s: float, grace_s: float) -> tuple[datetime, list[GatewayState]]:
-    """(the database's time, the workers that are neither stopped nor fenced)"""
+    """(the database's time, the workers that are neither stopped nor fenced). One whose heartbeat is a minute
+    ahead of that time was not heard of since the clock was set back: it may serve as if it had been just now."""
     now: datetime = fetch_rows(conn, "SELECT clock_timestamp()")[0][0]
     rows = fetch_rows(
         conn,
-        """SELECT epoch, host, pid, policy_ack, blueprint, heartbeat_at, %s - heartbeat_at <= make_interval(secs => %s),
-             heartbeat_at + make_interval(secs => %s) FROM gateway WHERE state = 'live' ORDER BY epoch""",
-        (now, lease_s, lease_s + grace_s),
+        """SELECT epoch, host, pid, policy_ack, blueprint, heartbeat_at,
+             %(now)s - heartbeat_at BETWEEN interval '-1 minute' AND lease, least(heartbeat_at, %(now)s) + lease + grace
+           FROM gateway, make_interval(secs => %(lease)s) AS lease, make_interval(secs => %(grace)s) AS grace
+           WHERE state = 'live' ORDER BY epoch""",
+        {"now": now, "lease": lease_s, "grace": grace_s},
     )
     return now, [GatewayState(*row) for row in rows]
 
 
 def fence_silent(conn: Connection[Any], seconds: float) -> list[UUID]:
     """Fence the workers without a heartbeat for so long, and free their slots of limits on concurrent calls; returns
-    their epochs."""
+    their epochs. A heartbeat that is ahead, since the clock was set back, is taken to be of now: otherwise a worker
+    that is gone would be waited for until the clock has caught up."""
+    conn.execute("UPDATE gateway SET heartbeat_at = now() WHERE heartbeat_at > now() + interval '2 seconds'")
     rows = fetch_rows(
         conn,
         """UPDATE gateway SET state = 'fenced', ready = false
