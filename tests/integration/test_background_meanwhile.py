@@ -268,3 +268,16 @@ def test_waiting_responses_back_off_with_load_and_jitter(conn: Conn) -> None:
     assert len(set(put_off)) == 6 and all(19 < seconds < 31 for seconds in put_off), put_off
     background_store.requeue(conn, "w7", worker, {}, 60.0)
     assert conn.execute(due, ("w7",)).fetchall() == [(60.0,)], "never sooner than that"
+
+
+def test_responses_begin_whatever_clock_they_were_stored_by(conn: Conn) -> None:
+    """PostgreSQL's clock is behind the gateway's, or was set back while they were postponed."""
+    later = datetime.now(UTC) + timedelta(hours=2)
+    for id in ("queued", "postponed", "soon"):
+        assert background_store.add(conn, row(id, later), None, 10, 1000)
+    conn.execute("UPDATE background_response SET due = now() + interval '2 hours' WHERE id = 'postponed'")
+    conn.execute("UPDATE background_response SET due = now() + interval '40 seconds' WHERE id = 'soon'")
+    assert background_store.has_due(conn, 1)
+    claimed = background_store.claim(conn, new_id(), [new_id() for _ in range(9)])
+    assert {each.id for each in claimed} == {"queued", "postponed"}
+    assert not background_store.has_due(conn, 1) and background_store.has_due(conn, 60)

@@ -209,6 +209,10 @@ async def _survives_its_process(world: World) -> None:
         claimed = store.claim(conn, new_id())
         assert claimed is not None
         assert store.claim(conn, new_id()) is None, "somebody works at it"
+        for state in ("running", "waiting"):  # PostgreSQL's clock was two hours fast then
+            ahead = "UPDATE replay_run SET state = %s, beat = now() + interval '2 hours' WHERE id = %s"
+            conn.execute(ahead, (state, made.id))
+            assert store.claim(conn, new_id()) is not None, f"it would stay {state} for two hours"
         store.draw_sample(conn, claimed, datetime.now(UTC) - timedelta(days=1))
         assert store.take_next_call(conn, made.id) is not None
         conn.execute("UPDATE replay_run SET beat = now() - interval '1 hour' WHERE id = %s", (made.id,))

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from psycopg_pool import ConnectionPool
 
-from groundplan.api.audit import siem
+from groundplan.api.audit import siem, siem_store
 from groundplan.api.context import Services
 from groundplan.api.genesis import prepare_home
 from groundplan.api.release import Releases
@@ -142,6 +142,15 @@ def test_a_slow_siem_takes_no_connection_away_and_gets_nothing_twice(services: S
     with services.transaction() as conn:
         conn.execute("UPDATE siem_position SET claimed_at = now() + interval '1 day'")
     assert siem.send_new_events(ours) == 1
+
+
+def test_whoever_began_before_another_one_claimed_sends_nothing_twice(services: Services) -> None:
+    with services.transaction() as late, services.transaction() as conn:
+        late.execute("SELECT now()")
+        conn.execute("SELECT pg_sleep(0.002)")
+        assert siem_store.claim_position(conn) is not None
+        conn.commit()
+        assert siem_store.claim_position(late) is None
 
 
 def test_syslog_frames_carry_the_same_events(services: Services) -> None:

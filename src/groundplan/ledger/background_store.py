@@ -32,6 +32,9 @@ and a written row."""
 MAX_SPREAD_SECONDS: Final = 25.0
 """The longest delay of a response in favour of others; it is varied by a fifth, so that they are not retried
 together."""
+_IS_DUE: Final = "(due IS NULL OR due <= now() OR due > now() + interval '1 minute')"
+"""Of a response that is queued. One that was not postponed is due whatever the time `at` says, which is the clock's of
+a gateway; a delay longer than any comes from a clock of PostgreSQL that was set back since."""
 _OPEN: Final = "status IN ('queued', 'in_progress')"
 _COLUMNS: Final = (
     "id, call_id, workload, owner, key_id, person, said, at, expires_at, sealed, failed, ended, status, waits"
@@ -106,7 +109,7 @@ def claim(conn: Conn, epoch: UUID, calls: Sequence[UUID]) -> list[Row]:
         return cursor.execute(
             f"""WITH due AS MATERIALIZED (
                   SELECT id FROM background_response
-                  WHERE status = 'queued' AND coalesce(due, at) <= now() AND expires_at > now()
+                  WHERE status = 'queued' AND {_IS_DUE} AND expires_at > now()
                   ORDER BY coalesce(due, at) LIMIT %s FOR UPDATE SKIP LOCKED),
                 numbered AS (SELECT id AS due_id, row_number() OVER () AS number FROM due)
                 UPDATE background_response SET status = 'in_progress', epoch = %s, call_id = coalesce(call_id, made)
@@ -128,8 +131,8 @@ def running_rows(conn: Conn, epoch: UUID, known: Sequence[str]) -> list[Row]:
 def has_due(conn: Conn, seconds: float) -> bool:
     """Whether any response is due within this many seconds."""
     row = conn.execute(
-        """SELECT EXISTS (SELECT FROM background_response WHERE status = 'queued' AND expires_at > now()
-             AND coalesce(due, at) < now() + %s * interval '1 second')""",
+        f"""SELECT EXISTS (SELECT FROM background_response WHERE status = 'queued' AND expires_at > now()
+             AND ({_IS_DUE} OR due < now() + %s * interval '1 second'))""",
         (seconds,),
     ).fetchone()
     return row is not None and bool(row[0])

@@ -8,10 +8,11 @@ from psycopg import Connection
 
 
 def claim_position(conn: Connection[Any]) -> int | None:
-    """Claim the next leaf to send for one minute; None if another process sends."""
+    """Claim the next leaf to send for one minute; None if another process sends. Its claim may be a little later than
+    our transaction began; one that is later by a minute came from a clock that was set back since."""
     row = conn.execute(
-        """UPDATE siem_position SET claimed_at = now()
-           WHERE claimed_at IS NULL OR claimed_at NOT BETWEEN now() - interval '1 minute' AND now() RETURNING leaf"""
+        """UPDATE siem_position SET claimed_at = now() WHERE claimed_at IS NULL
+             OR claimed_at NOT BETWEEN now() - interval '1 minute' AND now() + interval '1 minute' RETURNING leaf"""
     ).fetchone()
     return None if row is None else int(row[0])
 

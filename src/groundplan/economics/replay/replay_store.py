@@ -101,12 +101,14 @@ def find(conn: Connection[Any], id: UUID) -> Run | None:
 
 
 def claim(conn: Connection[Any], runner: UUID) -> Run | None:
-    """Claim the next run without a runner, or whose runner is gone; None: none."""
+    """Claim the next run without a runner, or whose runner is gone; None: none. A heartbeat as far ahead as those of
+    runners that are gone are behind came from a clock that was set back since."""
     query: LiteralString = f"""UPDATE replay_run SET state = 'running', runner = %s, beat = now(),
           began_at = coalesce(began_at, now())
         WHERE id = (SELECT id FROM replay_run
-            WHERE (state = 'waiting' AND (beat IS NULL OR beat < now() - interval '{PAUSE}'))
-            OR (state = 'running' AND beat < now() - interval '{STALE}')
+            WHERE (state = 'waiting' AND (beat IS NULL OR beat NOT BETWEEN now() - interval '{PAUSE}'
+              AND now() + interval '{PAUSE}'))
+            OR (state = 'running' AND beat NOT BETWEEN now() - interval '{STALE}' AND now() + interval '{STALE}')
           ORDER BY asked_at LIMIT 1 FOR UPDATE SKIP LOCKED)
         RETURNING {_COLUMNS}"""
     with conn.cursor(row_factory=class_row(Run)) as cursor:
