@@ -1,8 +1,8 @@
 """Verifies a copy of an audit log with nothing but Python and `cryptography`: `python verify_log.py FOLDER [options]`.
 
 FOLDER holds checkpoint, log.pub and tile/ (C2SP tlog-tiles, RFC 6962). Every entry and every hash is read. Exit 0 where
-all holds, 1 where not. Options: --key FILE (a log.pub that you got elsewhere), --earlier FILE (a checkpoint that you kept:
-the log must continue it), --witness KEY (name+id+key of a witness whose co-signature must be there).
+all holds, 1 where not. Options: --key FILE (a log.pub that you got elsewhere), --earlier FILE (a checkpoint that you
+kept: the log must continue it), --witness KEY (name+id+key of a witness whose co-signature must be there).
 """
 
 import argparse
@@ -79,13 +79,29 @@ def signed(note, key):
             Ed25519PublicKey.from_public_bytes(public).verify(body, message.encode())
         except InvalidSignature:
             continue
-        return datetime.fromtimestamp(seconds, timezone.utc) if kind == 4 else True
+        at = datetime.fromtimestamp(seconds, timezone.utc)  # noqa: UP017 -- runs on an auditor's older Python, too
+        return at if kind == 4 else True
     return None
 
 
 def point_of(note):
     origin, size, root = note[0].split("\n")[:3]
     return origin, int(size), base64.b64decode(root)
+
+
+def read_leaves(folder, size, problems):
+    leaves = []
+    for index in range(-(-size // 256)):
+        first, width = index * 256, min(256, size - index * 256)
+        found = [sha(b"\x00" + e) for e in entries_of(tile(folder, "entries", index, width), first, problems)]
+        stored = tile(folder, 0, index, width)
+        stored = [stored[at : at + 32] for at in range(0, width * 32, 32)]
+        for at in range(max(len(found), width)):
+            if found[at : at + 1] != stored[at : at + 1]:
+                problems.append(f"entry {first + at}: it is not the one that was logged")
+                break
+        leaves += found[:width]
+    return leaves
 
 
 def main():
@@ -107,17 +123,7 @@ def main():
             keys.append(after)
     if not signed(note, keys[-1]):
         problems.append("checkpoint: it is not signed by this key")
-    leaves = []
-    for index in range(-(-size // 256)):
-        first, width = index * 256, min(256, size - index * 256)
-        found = [sha(b"\x00" + e) for e in entries_of(tile(folder, "entries", index, width), first, problems)]
-        stored = tile(folder, 0, index, width)
-        stored = [stored[at : at + 32] for at in range(0, width * 32, 32)]
-        for at in range(max(len(found), width)):
-            if found[at : at + 1] != stored[at : at + 1]:
-                problems.append(f"entry {first + at}: it is not the one that was logged")
-                break
-        leaves += found[:width]
+    leaves = read_leaves(folder, size, problems)
     if len(leaves) != size or root_of(leaves) != root:
         problems.append("checkpoint: the entries give another root than the signed one")
     told = []
