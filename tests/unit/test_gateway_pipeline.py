@@ -314,6 +314,27 @@ async def test_a_worker_that_stood_still_asks_what_holds_now(rig: Rig, *, killed
     assert (reply.status, rig.one.counted) == ((403, 0) if killed else (200, 1))
 
 
+@pytest.mark.parametrize("killed", [False, True])
+async def test_what_is_no_call_asks_what_holds_now_as_a_call_does(rig: Rig, *, killed: bool) -> None:
+    """A stored answer, a batch, a file, a search, an MCP server's tools: a clock that was set refuses none of them."""
+    rig.live.seconds, rig.live.is_following = 7200.0, True
+
+    def confirm() -> None:
+        rig.live.seconds = 0.0
+        if killed:
+            rig.live.policy = dataclasses.replace(rig.live.policy, kills=frozenset({"company"}))
+
+    asyncio.get_running_loop().call_later(0.02, confirm)
+    reader, writer = await asyncio.open_connection("127.0.0.1", rig.port)
+    head = (
+        f"GET /v1/responses/resp_gone HTTP/1.1\r\nhost: g\r\nauthorization: Bearer {KEY}\r\nconnection: close\r\n\r\n"
+    )
+    writer.write(head.encode())
+    reply = parse_reply(await reader.read())
+    writer.close()
+    assert reply.code == ("killed" if killed else "path_unknown"), "it was admitted, and nothing is stored here"
+
+
 async def test_a_worker_whose_policy_was_never_confirmed_is_not_ready(rig: Rig) -> None:
     """It has no grace that could have run out: it was started, and has not heard of the database a second time."""
     rig.live.seconds = float("inf")

@@ -128,7 +128,7 @@ class BatchesApi:
         await self._pool.close()
 
     async def _answer(self, path: bytes, request: Request, response: Response) -> None:
-        key, person, _ = admit_caller(self._gateway, request, response.peer_address)
+        key, person, _ = await admit_caller(self._gateway, request, response.peer_address)
         parts = path.decode("latin-1").split("/")[3:]
         method = request.method
         if path.startswith(FILES):

@@ -30,6 +30,7 @@ from groundplan.core.ids import new_id, new_id_bytes
 from groundplan.economics.tickets import TicketChange, to_report
 from groundplan.gateway.call import admit, settle
 from groundplan.gateway.call.ask import Passage
+from groundplan.gateway.call.attempts.send_permission import wait_for_policy
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
 from groundplan.gateway.call.ground import grounding_unavailable, searchable_sources
@@ -43,9 +44,9 @@ from groundplan.gateway.http.methods import WrongMethod, allow_header
 from groundplan.gateway.http.server import Request, Response
 from groundplan.gateway.http.strict_json import DECODE_ERRORS
 from groundplan.gateway.policy import dated_prices
-from groundplan.gateway.policy.catalog import Plan
+from groundplan.gateway.policy.catalog import Catalog, Plan
 from groundplan.gateway.policy.client_address import check_network
-from groundplan.gateway.policy.snapshot import KeyEntry
+from groundplan.gateway.policy.snapshot import LEASE_SECONDS, KeyEntry
 from groundplan.gateway.surfaces.interface import Interface
 from groundplan.gateway.surfaces.unsupported_paths import other_provider_refusal
 from groundplan.knowledge.retrieval.wire import ConfirmRequest, Conflict, SearchRequest, Where
@@ -180,7 +181,7 @@ class FactsApi:
             raise other_provider_refusal(path) or NotFound("there is no such path here", code="not_found", hint=hint)
         if request.method != b"POST":
             raise WrongMethod(b"POST")
-        key, person, plan = admit_caller(self._gateway, request, response.peer_address)
+        key, person, plan = await admit_caller(self._gateway, request, response.peer_address)
         if path == OUTCOMES:
             return await self._keep_outcome(request.body, key, plan)
         if path == REPLAY and self.replay is not None:
@@ -330,10 +331,28 @@ class FactsApi:
         return answer
 
 
-def admit_caller(gateway: Gateway, request: Request, peer: str) -> tuple[KeyEntry, str, Plan]:
+async def admit_caller(gateway: Gateway, request: Request, peer: str) -> tuple[KeyEntry, str, Plan]:
+    """As `check_caller`, after waiting for live policy as a call does, where the worker had only stalled or a clock was
+    set."""
+    if gateway.live.age() > LEASE_SECONDS and gateway.live.is_following:
+        _, _, plan, _ = _identify(gateway, request, peer, gateway.clock.seconds())
+        await wait_for_policy(gateway, plan)
+    return check_caller(gateway, request, peer)
+
+
+def check_caller(gateway: Gateway, request: Request, peer: str) -> tuple[KeyEntry, str, Plan]:
     """Check that the request's key may be used now, from the address `peer`; returns the key, the id of the person for
     whom it acts, and its workload's plan. Raises as the admission of a call."""
     live, now = gateway.live, gateway.clock.seconds()
+    key, person, plan, catalog = _identify(gateway, request, peer, now)
+    admit.check_use(catalog, live.policy, key, plan, live.age(), now, runs=False)
+    if catalog.granted_workloads:
+        check_grants(catalog, live.policy, key, person, gateway.clock.now().date())
+    return key, person, plan
+
+
+def _identify(gateway: Gateway, request: Request, peer: str, now: float) -> tuple[KeyEntry, str, Plan, Catalog]:
+    live = gateway.live
     catalog = dated_prices.current_catalog(live.catalog, now)
     key, person = caller_of(request.headers, live.policy, now)
     if key.networks:
@@ -341,10 +360,7 @@ def admit_caller(gateway: Gateway, request: Request, peer: str) -> tuple[KeyEntr
     plan = catalog.plans.get(key.workload)
     if plan is None:
         raise admit.workload_unknown(key.workload)
-    admit.check_use(catalog, live.policy, key, plan, live.age(), now, runs=False)
-    if catalog.granted_workloads:
-        check_grants(catalog, live.policy, key, person, gateway.clock.now().date())
-    return key, person, plan
+    return key, person, plan, catalog
 
 
 def _check_value(value: Decimal | None) -> None:

@@ -24,7 +24,7 @@ from groundplan.core.ids import new_id_bytes
 from groundplan.gateway.call import admit, limits, settle
 from groundplan.gateway.call.context import Gateway
 from groundplan.gateway.call.exchange import Exchange
-from groundplan.gateway.call.facts_api import admit_caller, record_passages
+from groundplan.gateway.call.facts_api import admit_caller, check_caller, record_passages
 from groundplan.gateway.http import errors
 from groundplan.gateway.http.methods import WrongMethod
 from groundplan.gateway.http.server import Request, Response
@@ -100,7 +100,7 @@ class McpApi:
             raise WrongMethod(b"POST", hint="The gateway opens no stream of its own: POST each message.")
         _check_origin(request)
         exchange = Exchange(new_id_bytes(), request, response, TOOLS)
-        exchange.key, exchange.person, exchange.plan = admit_caller(self._gateway, request, response.peer_address)
+        exchange.key, exchange.person, exchange.plan = await admit_caller(self._gateway, request, response.peer_address)
         exchange.workload, exchange.catalog = exchange.plan.workload, self._gateway.live.catalog
         exchange.policy = self._gateway.live.policy
         admit.check_workload(exchange.plan, self._gateway.clock.seconds())
@@ -259,7 +259,7 @@ class McpApi:
     def _check_again(self, use: McpUse) -> None:
         """Check again after a wait, since the use may have been stopped. Raises `Denied`, `Unauthenticated`."""
         exchange = use.exchange
-        admit_caller(self._gateway, exchange.request, exchange.response.peer_address)
+        check_caller(self._gateway, exchange.request, exchange.response.peer_address)
         if (error := self._refusal(use)) is not None:
             raise error
 

@@ -44,7 +44,7 @@ _log = logging.getLogger(__name__)
 async def handle(answer: Answer, gateway: Gateway, path: bytes, request: Request, response: Response) -> None:
     """Answer one request with `answer`, or with the error that it raises."""
     try:
-        key, person, _ = admit_caller(gateway, request, response.peer_address)
+        key, person, _ = await admit_caller(gateway, request, response.peer_address)
         found = await answer(gateway, path, request, owner_of(key, person))
         if isinstance(found, EventStream):
             await response.send_stream(200, found.pieces, found.lines)
