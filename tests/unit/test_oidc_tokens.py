@@ -73,3 +73,21 @@ def test_a_token_that_the_provider_did_not_sign_is_refused() -> None:
     ):  # fmt: skip
         with pytest.raises(Unauthenticated):
             check(token)
+
+
+@pytest.mark.parametrize(
+    "unreadable",
+    [
+        {"kty": "AKP", "kid": "2", "alg": "ML-DSA-65", "pub": "AA"},
+        {"kty": "EC", "kid": "2", "crv": "P-9", "x": "AA", "y": "AA"},
+        {"kty": "RSA", "kid": "2", "n": "!", "e": "AQAB"}, {"kty": "RSA", "kid": "2", "e": "AQAB"},
+        {"kty": "EC", "kid": "2", "crv": "P-256", "x": "AA", "y": "AA"}, {"kty": "RSA", "kid": "2", "n": 7, "e": 7},
+        {"kid": "2"}, {}, None, "x", 7,
+    ],
+)  # fmt: skip
+def test_a_key_of_the_provider_that_cannot_be_read_keeps_nobody_out(unreadable: Any) -> None:
+    own = KEY.as_dict(private=False)
+    for keys in ([unreadable, own], [own, unreadable]):
+        assert check_token(PROVIDER, signed(CLAIMS), {"keys": keys}, "n", NOW)["sub"] == "ana"
+    with pytest.raises(Unauthenticated):
+        check_token(PROVIDER, signed(CLAIMS), {"keys": [unreadable]}, "n", NOW)

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 from uuid import UUID
 
@@ -22,6 +22,9 @@ from psycopg import Connection
 
 from groundplan.core.errors import Invalid, Unauthenticated, Unavailable
 from groundplan.identity import directory_store, passkey_store, sessions, store
+
+if TYPE_CHECKING:
+    from joserfc.jwk import KeySet
 
 SIGN_IN_LIFETIME = timedelta(minutes=10)
 TIMEOUT = 10.0
@@ -137,7 +140,6 @@ def check_token(provider: Provider, id_token: str, keys: Any, nonce: str, now: d
     JSON Web Key Set. Raises `Unauthenticated` (`oidc_refused`)."""
     from joserfc import jwt  # noqa: PLC0415 -- heavy
     from joserfc.errors import JoseError  # noqa: PLC0415
-    from joserfc.jwk import KeySet  # noqa: PLC0415
 
     own = provider.client_id
     registry = jwt.JWTClaimsRegistry(
@@ -146,7 +148,7 @@ def check_token(provider: Provider, id_token: str, keys: Any, nonce: str, now: d
         nonce={"essential": True, "value": nonce}, sub={"essential": True},
     )  # fmt: skip
     try:
-        claims = dict(jwt.decode(id_token, KeySet.import_key_set(keys), algorithms=ALGORITHMS).claims)
+        claims = dict(jwt.decode(id_token, _readable_keys(keys), algorithms=ALGORITHMS).claims)
         registry.validate(claims)
     except (JoseError, KeyError, TypeError, ValueError) as error:
         raise _refused_error() from error
@@ -155,6 +157,26 @@ def check_token(provider: Provider, id_token: str, keys: Any, nonce: str, now: d
     if issued_to != own:
         raise _refused_error()
     return claims
+
+
+def _readable_keys(keys: Any) -> KeySet:
+    """The keys of a JSON Web Key Set that can be read; the others are passed over, as RFC 7517, section 5 wants, so
+    that one new kind of key or one with an error does not keep everybody out. Raises `JoseError` if none is left."""
+    from cryptography.exceptions import UnsupportedAlgorithm  # noqa: PLC0415 -- heavy
+    from joserfc.errors import JoseError, MissingKeyError  # noqa: PLC0415
+    from joserfc.jwk import JWKRegistry, KeySet  # noqa: PLC0415
+
+    readable = []
+    for data in keys["keys"]:
+        try:
+            key = JWKRegistry.import_key(data)
+            key.public_key  # noqa: B018 -- read only when it is asked for
+        except (JoseError, KeyError, TypeError, ValueError, AttributeError, UnsupportedAlgorithm):
+            continue
+        readable.append(key)
+    if not readable:
+        raise MissingKeyError("none of the provider's keys can be read")
+    return KeySet(readable)
 
 
 def is_verified(claims: Mapping[str, Any], *, trusted: bool) -> bool:
