@@ -19,7 +19,7 @@ from groundplan.gateway.call.attempts.resume import Continuation, begin_continua
 from groundplan.gateway.call.model_versions import ModelVersions
 from groundplan.gateway.resuming.continued_relay import ContinuedRelay
 from groundplan.gateway.resuming.responses import ENDPOINT, ContinuedResponse
-from groundplan.gateway.surfaces.responses.stream import ResponsesRelay
+from groundplan.gateway.surfaces.responses.stream import MAX_ITEMS_BYTES, ResponsesRelay
 from groundplan.gateway.surfaces.responses.surface import read
 from groundplan.gateway.upstream.provider_refusals import retry_delay
 from groundplan.ledger.model import Usage
@@ -105,6 +105,36 @@ async def test_what_is_wrong_with_a_request_is_told_though_its_stream_had_begun(
         await stream(rig, stream=False)
         (only,) = await rig.settlements()
         assert only.outcome == "failed" and only.cost > 0, "it was worked on"
+
+
+def item(text: str) -> dict[str, Any]:
+    content = [{"type": "output_text", "text": text, "annotations": [], "logprobs": []}]
+    return {"type": "message", "id": f"msg_{text}", "role": "assistant", "status": "completed", "content": content}
+
+
+@pytest.mark.parametrize("output", [{}, {"output": []}, {"output": None}, {"output": [item("own")]}])
+async def test_a_last_event_without_items_gets_those_that_came(tmp_path: Path, output: dict[str, Any]) -> None:
+    """ChatGPT's own Responses end so: official clients take the final response from the last event."""
+    told = [{"type": "response.output_item.done", "output_index": n, "item": item(str(n))} for n in (1, 0)]
+    whole = {**RESPONSE, "status": "completed", "usage": USAGE}
+    del whole["output"]
+    end = {"type": "response.completed", "response": whole | output}
+    answer = STREAM_HEAD + BEGUN + encode_numbered(*told, end, first=3)
+    async with raw_upstream_rig(tmp_path, answer, more=NATIVE) as rig:
+        last = events_of((await stream(rig)).body)[-1]
+        expected = ["own"] if output.get("output") else ["0", "1"]
+        assert [each["content"][0]["text"] for each in last["response"]["output"]] == expected
+        assert last["response"]["usage"] == USAGE and last["groundplan"]["deployment"] == "one"
+        await rig.books()
+
+
+def test_items_are_kept_while_there_is_room_for_all_of_them() -> None:
+    relay, big = ResponsesRelay({}), item("x" * (MAX_ITEMS_BYTES // 2))
+    for number in range(3):
+        event = {"type": "response.output_item.done", "output_index": number, "item": big, "sequence_number": number}
+        assert relay.feed(json.dumps(event).encode())
+    relay.feed(json.dumps({"type": "response.completed", "response": {**RESPONSE, "status": "completed"}}).encode())
+    assert json.loads(relay.response_json())["output"] == [] and relay._items == {}
 
 
 @pytest.mark.parametrize(("both", "attempts"), [(False, 3), (True, 3), (True, 1)])

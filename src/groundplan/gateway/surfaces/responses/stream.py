@@ -31,6 +31,8 @@ _DELTA_TYPES = frozenset(
     }
 )  # fmt: skip
 """Types of nearly all events of a stream."""
+MAX_ITEMS_BYTES = 1 << 20
+"""Of the finished items that are kept of a stream for a last event without them."""
 _is_event_name = re.compile(r"[A-Za-z0-9_.:-]+").fullmatch
 """Matches the type of an event; in Open Responses a vendor's own types begin with its name and a colon."""
 _encode = msgspec.json.Encoder().encode
@@ -44,6 +46,12 @@ class ResponseSummary(msgspec.Struct, frozen=True):
     status: str = "completed"
     usage: ResponsesUsage | None = None
     service_tier: Any = None
+    output: msgspec.Raw = msgspec.Raw(b"null")
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether it has no output items."""
+        return bytes(self.output) in (b"[]", b"null")
 
     def reported_usage(self) -> Usage | None:
         """The usage, with the service tier that the response names; None where it reports none, or an impossible
@@ -58,12 +66,18 @@ class _Event(msgspec.Struct, frozen=True):
     response: ResponseSummary | None = None
 
 
+class _FinishedItem(msgspec.Struct, frozen=True):
+    item: msgspec.Raw
+    output_index: int = 0
+
+
 class _FinalEvent(msgspec.Struct, frozen=True):
     response: msgspec.Raw
 
 
 _UNNAMED_EVENT = "the upstream's stream has an event without a name"
 _event = msgspec.json.Decoder(_Event).decode
+_finished_item = msgspec.json.Decoder(_FinishedItem).decode
 _response = msgspec.json.Decoder(_FinalEvent).decode
 
 
@@ -99,8 +113,8 @@ class ResponsesRelay:
     """Passes an upstream's own stream on."""
 
     __slots__ = (
-        "_early_events", "_held", "_kind", "_original_fields", "_sequence_number", "done", "output_bytes", "response",
-        "usage",
+        "_early_events", "_held", "_items", "_items_room", "_kind", "_original_fields", "_sequence_number", "done",
+        "output_bytes", "response", "usage",
     )  # fmt: skip
 
     def __init__(self, original_fields: Mapping[str, bytes]) -> None:
@@ -109,6 +123,9 @@ class ResponsesRelay:
         self._early_events: bytes | None = b""
         """Events before the answer begins, held back; None: the answer has begun."""
         self._held: bytes | None = None
+        self._items: dict[int, bytes] = {}
+        """Finished output items by their index, while there is room for all of them."""
+        self._items_room = MAX_ITEMS_BYTES
         self._kind = ""
         self._sequence_number = -1
         self.response: ResponseSummary | None = None
@@ -124,8 +141,11 @@ class ResponsesRelay:
         found = decode_upstream(_event, data, STREAM)
         if found.type in ("", "error", "response.failed"):
             return self._raise_failure(found, data)
-        if found.type not in _DELTA_TYPES and _is_event_name(found.type) is None:
-            raise Malformed(_UNNAMED_EVENT)
+        if found.type not in _DELTA_TYPES:
+            if _is_event_name(found.type) is None:
+                raise Malformed(_UNNAMED_EVENT)
+            if found.type == "response.output_item.done":
+                self._keep_item(data)
         self._sequence_number = max(self._sequence_number, found.sequence_number)
         if self._original_fields and found.response is not None:
             data = decode_upstream(self._restore_fields, data, STREAM)
@@ -149,10 +169,27 @@ class ResponsesRelay:
             raise Malformed(STREAM)
         if found.response.status in ("failed", "cancelled"):  # so vLLM ends what its server broke off
             return self._raise_failure(found, data)
+        if self._items and self._items_room >= 0 and found.response.is_empty:
+            data = decode_upstream(self._add_items, data, STREAM)
         self._held, self._kind, self.response, self.done = data, found.type, found.response, True
         if found.response.usage is not None:
             self.usage = found.response.reported_usage()
         return b""
+
+    def _keep_item(self, data: bytes) -> None:
+        """Raises `Malformed`."""
+        self._items_room -= len(data)
+        if self._items_room < 0:
+            self._items = {}
+            return
+        found = decode_upstream(_finished_item, data, STREAM)
+        self._items[found.output_index] = bytes(found.item)
+
+    def _add_items(self, data: bytes) -> bytes:
+        """A last event whose response leaves out its items, with those that came: it is what is stored, continued and
+        checked."""
+        items = b",".join(item for _, item in sorted(self._items.items()))
+        return shape.event_with_request_fields(shape.fields_of(data), {"output": b"[" + items + b"]"})
 
     def _raise_failure(self, found: _Event, data: bytes) -> bytes:
         """Raise `Malformed` for a failure. Returns nothing where the next event may give the reason, as at Azure."""
